@@ -9,7 +9,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 project = "xpsolve"
 author = "The xpsolve founders"
-copyright = "2026, The xpsolve founders"  # noqa: A001
+copyright = "2026, The xpsolve founders"
 version = release = _version("xpsolve")
 
 extensions = [

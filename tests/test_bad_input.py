@@ -1,0 +1,328 @@
+"""Functions x bad inputs: a clear error naming the argument before any work starts, and inputs never modified."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sps
+from xpsolve import kde, linear, operators, ot, pairs
+from xpsolve.backends.errors import BackendError, InputError
+
+Args = dict[str, Any]
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((6, 2)), RNG.random((5, 2))
+V, V6 = RNG.random(5), RNG.random(6)
+A = np.diag(np.arange(1.0, 5.0))
+B = RNG.random(4)
+COST = RNG.random((6, 5))
+P, Q = np.full(6, 1 / 6), np.full(5, 1 / 5)
+
+
+# ---- what can be wrong with an array: how it is spoilt, and the error that must follow
+
+
+def _torch(a: np.ndarray) -> Any:
+    return pytest.importorskip("torch").asarray(a.copy())
+
+
+def _with(a: np.ndarray, value: float) -> np.ndarray:
+    out = a.copy()
+    out.flat[-1] = value
+    return out
+
+
+DEFECTS: dict[str, tuple[Callable[[np.ndarray], Any], type[Exception]]] = {
+    "nan": (lambda a: _with(a, np.nan), InputError),
+    "inf": (lambda a: _with(a, np.inf), InputError),
+    "minus inf": (lambda a: _with(a, -np.inf), InputError),
+    "negative": (lambda a: _with(a, -0.1), InputError),
+    "all zero": (lambda a: np.zeros_like(a), InputError),
+    "empty": (lambda a: a[:0], InputError),
+    "too short": (lambda a: a[:-1], InputError),
+    "too many dimensions": (lambda a: a[None, None], InputError),
+    "no dimension": (lambda a: np.asarray(a.flat[0]), InputError),
+    "columns": (lambda a: a[:, :-1], InputError),
+    "integer": (lambda a: (10 * a).astype(int), BackendError),
+    "bool": (lambda a: a > 0.5, BackendError),
+    "float16": (lambda a: a.astype(np.float16), BackendError),
+    "object": (lambda a: a.astype(object), BackendError),
+    "list": (lambda a: a.tolist(), BackendError),
+    "matrix": (lambda a: np.asmatrix(a), BackendError),
+    "masked": (lambda a: np.ma.masked_less(a, 0.5), BackendError),
+    "string": (lambda _: "abc", BackendError),
+    "other library": (_torch, BackendError),
+    "other precision": (lambda a: a.astype(np.float32), BackendError),
+}
+KIND = ("integer", "object", "list", "masked", "string")  # not an array of numbers to compute with
+FINITE = ("nan", "inf", "minus inf")
+LONE = (*KIND, *FINITE)  # an array that comes alone
+BESIDE = (*LONE, "other library", "other precision")  # one that must fit others
+WEIGHTS = (*BESIDE, "negative", "all zero", "empty", "too short", "too many dimensions")
+
+POSITIVE = ((0.0, InputError), (-1.0, InputError), (np.nan, InputError), ("a", BackendError), (None, BackendError))
+TOLERANCE = ((-1.0, InputError), (np.nan, InputError), ("a", BackendError))
+COUNT = ((-1, InputError), (1.5, BackendError), (True, BackendError), ("a", BackendError))
+LOOP: dict[str, Any] = {
+    "maxiter": COUNT,
+    "check_every": (*COUNT, (0, InputError)),
+    "time_limit": ((0.0, InputError), (-1.0, InputError), ("a", BackendError)),
+    "callback": ((3, BackendError),),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One public function: a good call, the defects each array may have, bad values of the options."""
+
+    name: str
+    call: Callable[..., Any]
+    good: Args
+    arrays: dict[str, tuple[str, ...]]
+    options: dict[str, tuple[tuple[Any, type[Exception]], ...]] = field(default_factory=dict)
+
+
+def _pairs(method: str) -> Callable[..., Any]:
+    def call(x: Any, y: Any, kernel: Any = None, **rest: Any) -> Any:
+        made = {k: rest.pop(k) for k in ("engine", "passes", "threads", "precision", "memory") if k in rest}
+        p = pairs.Pairs(x, y, pairs.gaussian(0.5) if kernel is None else kernel, **made)
+        return getattr(p, method)(**rest)
+
+    return call
+
+
+POINTS = (*BESIDE, "too many dimensions", "no dimension", "columns")
+XY: dict[str, tuple[str, ...]] = {"x": POINTS, "y": POINTS}
+ENGINE: dict[str, Any] = {
+    "engine": (("no such engine", InputError),),
+    "precision": (("no such precision", InputError),),
+    "threads": ((0, InputError), (1.5, BackendError)),
+    "passes": ((0, InputError), (1.5, BackendError)),
+    "memory": ((-1.0, InputError), ("a", BackendError)),
+}
+VECTOR = (*BESIDE, "too short", "empty", "too many dimensions", "no dimension")
+# A weight of zero is a log-weight of minus infinity, so that alone is legal.
+LOGWEIGHTS = tuple(d for d in VECTOR if d != "minus inf")
+
+TABLE = [
+    Entry("Pairs.sum", _pairs("sum"), {"x": X, "y": Y, "v": V}, {**XY, "v": VECTOR}, ENGINE),
+    Entry("Pairs.logsumexp", _pairs("logsumexp"), {"x": X, "y": Y, "b": V}, {**XY, "b": LOGWEIGHTS}),
+    Entry(
+        "Pairs.softmax_sum",
+        _pairs("softmax_sum"),
+        {"x": X, "y": Y, "v": V, "b": V},
+        {**XY, "v": VECTOR, "b": LOGWEIGHTS},
+    ),
+    Entry(
+        "Pairs.nearest",
+        _pairs("nearest"),
+        {"x": X, "y": Y, "k": 2},
+        XY,
+        {"k": (*COUNT, (0, InputError), (6, InputError))},
+    ),
+    Entry(
+        "kernel_sum",
+        lambda x, y, v: pairs.kernel_sum(x, y, v, pairs.gaussian(0.5)),
+        {"x": X, "y": Y, "v": V},
+        {**XY, "v": VECTOR},
+    ),
+    Entry(
+        "logsumexp",
+        lambda x, y, b: pairs.logsumexp(x, y, pairs.gaussian(0.5), b=b),
+        {"x": X, "y": Y, "b": V},
+        {**XY, "b": LOGWEIGHTS},
+    ),
+    Entry(
+        "nearest",
+        pairs.nearest,
+        {"x": X, "y": Y, "k": 2},
+        XY,
+        {"k": COUNT, "metric": (("no such metric", InputError),)},
+    ),
+    *(
+        Entry(f.__name__, f, {"bandwidth": 1.0}, {}, {"bandwidth": POSITIVE})
+        for f in (pairs.gaussian, pairs.laplace, pairs.matern, pairs.cauchy, pairs.epanechnikov)
+    ),
+    *(
+        Entry(f.__name__, f, {"bandwidth": 1.0}, {}, {"bandwidth": POSITIVE})
+        for f in (pairs.biweight, pairs.triweight, pairs.triangle, pairs.tophat)
+    ),
+    Entry(
+        "exponential",
+        pairs.exponential,
+        {"metric": "euclidean", "scale": 1.0},
+        {},
+        {"scale": POSITIVE, "metric": (("no such metric", InputError),)},
+    ),
+    Entry(
+        "cg",
+        linear.cg,
+        {"A": A, "b": B, "x0": np.zeros(4)},
+        {
+            "A": (*BESIDE, "too short", "columns", "too many dimensions"),
+            "b": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension"),
+            "x0": (*BESIDE, "empty", "too short", "too many dimensions"),
+        },
+        {"rtol": TOLERANCE, "atol": TOLERANCE, **LOOP},
+    ),
+    Entry(
+        "cg, M",
+        linear.cg,
+        {"A": A, "b": B, "M": np.eye(4)},
+        {"M": ("other library", "other precision", "integer", "too short", "columns", "string")},
+    ),
+    Entry(
+        "sinkhorn, cost",
+        ot.sinkhorn,
+        {"cost": COST, "a": P, "b": Q, "reg": 0.5},
+        {"cost": (*BESIDE, "empty", "too many dimensions", "too short", "columns"), "a": WEIGHTS, "b": WEIGHTS},
+        {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
+    ),
+    Entry(
+        "sinkhorn, points",
+        lambda x, y, cost="sqeuclidean", **rest: ot.sinkhorn(ot.PointCloud(x, y, cost=cost), **rest),
+        {"x": X, "y": Y, "a": P, "b": Q, "reg": 0.5},
+        {"x": (*POINTS, "empty"), "y": (*POINTS, "empty"), "a": WEIGHTS, "b": WEIGHTS},
+        {"reg": POSITIVE, "cost": (("no such cost", InputError),)},
+    ),
+    Entry(
+        "GaussianKDE",
+        lambda x, **rest: kde.GaussianKDE(x, **rest),
+        {"x": X, "weights": P},
+        {"x": (*BESIDE, "empty", "too many dimensions", "no dimension"), "weights": WEIGHTS},
+        {"bandwidth": (*POSITIVE[:3], ("no such rule", InputError)), "engine": (("no such engine", InputError),)},
+    ),
+    *(
+        Entry(
+            f"GaussianKDE.{method}",
+            lambda y, method=method: getattr(kde.GaussianKDE(X, bandwidth=0.5), method)(y),
+            {"y": Y},
+            {"y": (*BESIDE, "too many dimensions", "no dimension", "columns")},
+        )
+        for method in ("log_density", "density", "gradient")
+    ),
+]
+
+BAD_ARRAYS = [
+    pytest.param(entry, name, defect, id=f"{entry.name}-{name}-{defect}")
+    for entry in TABLE
+    for name, defects in entry.arrays.items()
+    for defect in defects
+]
+BAD_OPTIONS = [
+    pytest.param(entry, name, value, error, id=f"{entry.name}-{name}={value!r}")
+    for entry in TABLE
+    for name, values in entry.options.items()
+    for value, error in values
+]
+
+
+def copies(args: Args) -> Args:
+    return {name: a.copy() if isinstance(a, np.ndarray) else a for name, a in args.items()}
+
+
+def assert_same(args: Args, before: Args) -> None:
+    for name, a in args.items():
+        if isinstance(a, np.ndarray):
+            assert a.dtype == before[name].dtype, name
+            np.testing.assert_array_equal(a, before[name], err_msg=f"{name} was modified")
+
+
+def raises(entry: Entry, args: Args, error: type[Exception], name: str) -> None:
+    before = copies(args)
+    with pytest.raises(error) as caught:
+        entry.call(**args)
+    assert re.search(rf"\b{re.escape(name)}\b", str(caught.value)), f"the message does not name {name}: {caught.value}"
+    assert_same(args, before)
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_good_input_is_accepted_and_kept(entry: Entry) -> None:
+    args = copies(entry.good)
+    for a in args.values():
+        if isinstance(a, np.ndarray):
+            a.flags.writeable = False
+    entry.call(**args)
+    assert_same(args, entry.good)
+
+
+@pytest.mark.parametrize(("entry", "name", "defect"), BAD_ARRAYS)
+def test_bad_array(entry: Entry, name: str, defect: str) -> None:
+    spoil, error = DEFECTS[defect]
+    raises(entry, copies(entry.good) | {name: spoil(entry.good[name])}, error, name)
+
+
+@pytest.mark.parametrize(("entry", "name", "value", "error"), BAD_OPTIONS)
+def test_bad_option(entry: Entry, name: str, value: Any, error: type[Exception]) -> None:
+    raises(entry, copies(entry.good) | {name: value}, error, name)
+
+
+@pytest.mark.parametrize("entry", [e for e in TABLE if len(e.arrays) > 1], ids=lambda entry: entry.name)
+def test_arrays_on_two_devices_are_refused(entry: Entry) -> None:
+    strict = pytest.importorskip("array_api_strict")
+    last = list(entry.arrays)[-1]
+    args = {
+        name: strict.asarray(a, device=strict.Device("device1" if name == last else "CPU_DEVICE"))
+        if isinstance(a, np.ndarray)
+        else a
+        for name, a in entry.good.items()
+    }
+    with pytest.raises(BackendError, match=rf"\b{last}\b"):
+        entry.call(**args)
+
+
+# ---- operators that misbehave
+
+BAD_OPERATORS = {
+    "returns a longer vector": (lambda v: np.concatenate([v, v]), InputError),
+    "returns a column": (lambda v: v[:, None], InputError),
+    "returns a number": (lambda v: float(v[0]), BackendError),
+    "returns None": (lambda _: None, BackendError),
+    "returns a list": (lambda v: v.tolist(), BackendError),
+    "returns float32": (lambda v: v.astype(np.float32), BackendError),
+    "returns integers": (lambda v: v.astype(int), BackendError),
+    "returns a tensor": (lambda v: _torch(v), BackendError),
+}
+
+
+@pytest.mark.parametrize("what", BAD_OPERATORS)
+def test_operator_that_returns_something_else(what: str) -> None:
+    matvec, error = BAD_OPERATORS[what]
+    b = B.copy()
+    with pytest.raises(error, match=r"\bA\b"):
+        linear.cg(matvec, b)
+    np.testing.assert_array_equal(b, B)
+
+
+@pytest.mark.parametrize(
+    ("a", "error"),
+    [
+        pytest.param(sps.csr_array(np.ones((4, 3))), InputError, id="sparse, not square"),
+        pytest.param(sps.csr_array(np.eye(5)), InputError, id="sparse, another size"),
+        pytest.param(sps.csr_array(np.eye(4, dtype=int)), BackendError, id="sparse, integer"),
+        pytest.param(np.eye(5), InputError, id="dense, another size"),
+        pytest.param("matrix", BackendError, id="string"),
+        pytest.param(None, BackendError, id="None"),
+        pytest.param(3.0, BackendError, id="number"),
+    ],
+)
+def test_matrix_that_does_not_fit(a: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"\bA\b"):
+        linear.cg(a, B)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, -1), (4, 4, 4), (4.0, 4), "ab"])
+def test_operator_of_no_shape(shape: Any) -> None:
+    with pytest.raises((InputError, BackendError), match=r"\bshape\b"):
+        operators.LinearOperator(shape, lambda v: v, dtype=np.float64)
+
+
+def test_operator_applied_to_the_wrong_length() -> None:
+    operator = operators.as_operator(A, like=B, name="A")
+    with pytest.raises(InputError):
+        operator @ np.ones(3)
