@@ -11,7 +11,6 @@ import pkgutil
 import warnings
 
 import pytest
-
 import xpsolve.backends
 import xpsolve.problems
 import xpsolve.solvers
