@@ -23,7 +23,7 @@ train, test = z[:1200], z[1200:]
 # The bandwidth with the largest leave-one-out likelihood: each digit is scored by all the others.
 
 bandwidths = np.geomspace(0.1, 1.0, 9)
-scores = [float(np.mean(GaussianKDE(train, bandwidth=float(h)).loo_log_likelihood())) for h in bandwidths]
+scores = [float(GaussianKDE(train, bandwidth=float(h)).loo_log_likelihood()) for h in bandwidths]
 best = float(bandwidths[int(np.argmax(scores))])
 kde = GaussianKDE(train, bandwidth=best)
 
