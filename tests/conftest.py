@@ -1,0 +1,43 @@
+"""Fixtures: every solver is tested on every library that is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import pytest
+
+
+def _cupy_here() -> bool:
+    try:
+        import cupy
+
+        return bool(cupy.cuda.is_available())
+    except ImportError:
+        return False
+
+
+_LIBRARIES = ["numpy", "array_api_strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=_LIBRARIES)
+def xp(request: pytest.FixtureRequest) -> Any:
+    """Namespace of each installed library in turn."""
+    if request.param == "cupy" and not _cupy_here():
+        pytest.skip("no CUDA device")
+    module = pytest.importorskip(request.param)
+    probe = module.zeros(1)
+    return array_api_compat.array_namespace(probe)
+
+
+@pytest.fixture
+def make(xp: Any) -> Callable[..., Any]:
+    """Turn a NumPy array into an array of the library under test."""
+
+    def convert(a: Any, dtype: Any = None) -> Any:
+        host = np.asarray(a)
+        return xp.asarray(host.tolist() if host.ndim == 0 else host.copy(), dtype=dtype or getattr(xp, host.dtype.name))
+
+    return convert
