@@ -284,9 +284,9 @@ BAD_OPERATORS = {
     "returns a number": (lambda v: float(v[0]), BackendError),
     "returns None": (lambda _: None, BackendError),
     "returns a list": (lambda v: v.tolist(), BackendError),
-    "returns float32": (lambda v: v.astype(np.float32), BackendError),
-    "returns integers": (lambda v: v.astype(int), BackendError),
-    "returns a tensor": (lambda v: _torch(v), BackendError),
+    "returns float32": (lambda v: v.astype(np.float32), InputError),
+    "returns integers": (lambda v: v.astype(int), InputError),
+    "returns a tensor": (lambda v: _torch(v), InputError),
 }
 
 

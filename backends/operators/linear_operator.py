@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import BreakdownError, InputError
-from ..namespace import Array, array_namespace, finfo_eps
+from ..errors import BackendError, BreakdownError, InputError
+from ..namespace import Array, array_namespace, finfo_eps, is_array
 from ..transfer import from_host, host_float
 
 Action = Callable[[Array], Array]
@@ -59,7 +59,9 @@ class LinearOperator:
         precise_matvec: Action | None = None,
         name: str = "A",
     ) -> None:
-        if len(shape) != 2 or min(shape) < 0:
+        if not isinstance(shape, tuple | list) or len(shape) != 2 or not all(hasattr(k, "__index__") for k in shape):
+            raise InputError(f"shape is {shape!r}, expected two integers")
+        if min(shape) < 0:
             raise InputError(f"shape is {shape}, expected two non-negative lengths")
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = dtype
@@ -72,16 +74,22 @@ class LinearOperator:
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
             return compose(self, other)
-        ndim = other.ndim
+        ndim = getattr(other, "ndim", None)
+        if ndim is None:
+            raise BackendError(f"{self.name} can be applied to arrays, got a {type(other).__name__}")
+        if ndim in (1, 2) and other.shape[0] != self.shape[1]:
+            raise InputError(f"{self.name} of shape {self.shape} cannot be applied to shape {tuple(other.shape)}")
         if ndim == 1:
             out = self._matvec(other)
             expected: tuple[int, ...] = (self.shape[0],)
         elif ndim == 2:
-            out = self._matmat(other) if self._matmat is not None else _by_columns(self._matvec, other)
+            out = self._matmat(other) if self._matmat is not None else _by_columns(self.__matmul__, other)
             expected = (self.shape[0], other.shape[1])
         else:
             raise InputError(f"{self.name} can be applied to 1-d and 2-d arrays, got shape {tuple(other.shape)}")
         # Cheap enough to be done at each product: an operator that errs must not go on.
+        if type(out) is not type(other) and not is_array(out):
+            raise BackendError(f"{self.name} returned a {type(out).__name__}, expected an array of shape {expected}")
         if out.shape != expected or out.dtype != other.dtype:
             raise InputError(
                 f"{self.name} returned shape {tuple(out.shape)} and dtype {out.dtype} for a vector of shape "
