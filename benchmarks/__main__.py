@@ -1,0 +1,50 @@
+"""Command line: ``python -m benchmarks report`` and ``python -m benchmarks figures``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .machine import limit_threads, pin_to_one_core
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    report = commands.add_parser("report", help="run the real jobs and the comparisons; write one HTML page")
+    report.add_argument("--families", default="pairs,linear,ot,kde", help="comma-separated (default: %(default)s)")
+    report.add_argument("--backend", default="numpy", choices=("numpy", "torch", "cupy"))
+    report.add_argument("--quick", action="store_true", help="smaller problems: under three minutes on two cores")
+    report.add_argument("--threads", type=int, default=1, help="for every library alike (default: %(default)s)")
+    report.add_argument("--out", default="report", help="folder to write (default: %(default)s)")
+    figures = commands.add_parser("figures", help="measure the figures that the project promises")
+    figures.add_argument(
+        "--out", default="benchmarks/results/figures.json", help="file to write (default: %(default)s)"
+    )
+    figures.add_argument("--only", default="1,2,3,4,5,6", help="numbers of figures (default: %(default)s)")
+    figures.add_argument("--repeats", type=int, default=9, help="interleaved repetitions (default: %(default)s)")
+    options = parser.parse_args(arguments)
+
+    # Before anything imports NumPy: BLAS libraries read their number of threads once.
+    if options.command == "report":
+        families = [name for name in options.families.split(",") if name]
+        unknown = sorted(set(families) - {"pairs", "linear", "ot", "kde"})
+        if unknown:
+            parser.error(f"unknown families: {', '.join(unknown)}")
+        limit_threads(options.threads)
+        from .report import run_report
+
+        page = run_report(families, backend=options.backend, quick=options.quick, out=options.out)
+        print(f"report: {page}")
+        return
+    limit_threads(1)
+    pin_to_one_core()
+    from .figures import run_figures
+
+    run_figures([int(n) for n in options.only.split(",")], Path(options.out), options.repeats)
+
+
+if __name__ == "__main__":
+    main()

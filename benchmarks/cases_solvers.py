@@ -1,0 +1,156 @@
+"""Cases of the families linear, ot and kde (see `cases` for what a case is)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .cases import Case, Data, Prepared, host, relative_error
+
+
+def _poisson(side: int) -> Data:
+    import scipy.sparse as sp
+
+    line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side, side))
+    eye = sp.eye_array(side)
+    A = (sp.kron(line, eye) + sp.kron(eye, line)).tocsr()
+    truth = np.random.default_rng(0).standard_normal(side * side)
+    return {"A": A, "b": A @ truth}
+
+
+def _dense(n: int) -> Data:
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    A = (Q * np.logspace(0, 3, n)) @ Q.T
+    return {"A": 0.5 * (A + A.T), "b": rng.standard_normal(n)}
+
+
+def _xpsolve_cg(data: Data) -> Prepared:
+    from xpsolve.solvers.linear import cg
+
+    return lambda: cg(data["A"], data["b"], rtol=1e-8).x
+
+
+def _scipy_cg(data: Data) -> Prepared:
+    from scipy.sparse.linalg import cg
+
+    return lambda: cg(data["A"], data["b"], rtol=1e-8, maxiter=10 * data["b"].size)[0]
+
+
+def _pyamg_cg(data: Data) -> Prepared:
+    from pyamg.krylov import cg
+
+    return lambda: cg(data["A"], data["b"], tol=1e-8, maxiter=10 * data["b"].size)[0]
+
+
+def _residual(data: Data, x: Any) -> float:
+    return float(np.linalg.norm(data["b"] - data["A"] @ host(x)) / np.linalg.norm(data["b"]))
+
+
+def _transport(n: int) -> Data:
+    from scipy.spatial.distance import cdist
+
+    rng = np.random.default_rng(0)
+    cost = cdist(rng.random((n, 2)), rng.random((n, 2)) ** 2, "sqeuclidean")
+    return {"cost": cost, "a": np.full(n, 1 / n), "reg": 0.02}
+
+
+def _xpsolve_sinkhorn(data: Data) -> Prepared:
+    from xpsolve.solvers.ot import sinkhorn
+
+    def run() -> np.ndarray:
+        result = sinkhorn(data["cost"], data["a"], data["a"], reg=data["reg"], tol=1e-6)
+        return np.exp((host(result.f)[:, None] + host(result.g)[None, :] - data["cost"]) / data["reg"])
+
+    return run
+
+
+def _pot_sinkhorn(data: Data) -> Prepared:
+    import ot
+
+    return lambda: ot.sinkhorn(
+        data["a"], data["a"], data["cost"], data["reg"], method="sinkhorn_log", stopThr=1e-6, numItermax=10000
+    )
+
+
+def _plan_error(data: Data, plan: Any) -> float:
+    """Total variation of both marginals. Potentials may carry the marginals or not: the plan is normalised first."""
+    plan = np.asarray(plan)
+    if not 0.5 < plan.sum() < 2:
+        plan = plan * data["a"][:, None] * data["a"][None, :]
+    return float(np.abs(plan.sum(1) - data["a"]).sum() + np.abs(plan.sum(0) - data["a"]).sum())
+
+
+def _density(n: int, d: int) -> Data:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((n, d))
+    from scipy.special import logsumexp
+
+    h = n ** (-1 / (d + 4))
+    squares = ((y[:256, None, :] - x[None, :, :]) ** 2).sum(-1)
+    norm = 0.5 * d * np.log(2 * np.pi) + d * np.log(h) + np.log(n)
+    return {"x": x, "y": y, "h": h, "log_density": logsumexp(-0.5 * squares / h**2, axis=1) - norm}
+
+
+def _xpsolve_kde(data: Data) -> Prepared:
+    from xpsolve.solvers.kde import GaussianKDE
+
+    return lambda: GaussianKDE(data["x"], bandwidth=data["h"]).log_density(data["y"])
+
+
+def _sklearn_kde(data: Data) -> Prepared:
+    from sklearn.neighbors import KernelDensity
+
+    return lambda: KernelDensity(bandwidth=data["h"]).fit(data["x"]).score_samples(data["y"])
+
+
+def _density_error(data: Data, answer: Any) -> float:
+    return relative_error(data["log_density"], host(answer)[:256])
+
+
+def _quiet(prepare: Any) -> Any:
+    """Peers may warn about what they like; a run that does not converge shows in its error."""
+
+    def quiet(data: Data) -> Prepared:
+        run = prepare(data)
+
+        def silent() -> Any:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return run()
+
+        return silent
+
+    return quiet
+
+
+def solver_cases() -> list[Case]:
+    """Cases of the families linear, ot and kde."""
+    krylov = {"xpsolve": _xpsolve_cg, "peer:scipy": _scipy_cg, "peer:pyamg": _quiet(_pyamg_cg)}
+    transport = {"xpsolve": _xpsolve_sinkhorn, "peer:pot": _quiet(_pot_sinkhorn)}
+    kde = {"xpsolve": _xpsolve_kde, "peer:sklearn": _sklearn_kde}
+    # SciPy's recursive residual may claim a little more than the truth: a factor of two is let pass for peers.
+    return [
+        Case("linear", "cg dense", "n=200, float64", lambda: _dense(200), krylov, 2e-8, _residual, True),
+        Case("linear", "cg dense", "n=1000, float64", lambda: _dense(1000), krylov, 2e-8, _residual),
+        Case("linear", "cg 2-D Poisson", "n=10000, float64", lambda: _poisson(100), krylov, 2e-8, _residual, True),
+        Case(
+            "ot",
+            "Sinkhorn, log domain",
+            "500x500, float64",
+            lambda: _transport(500),
+            transport,
+            1e-5,
+            _plan_error,
+            True,
+        ),
+        Case(
+            "ot", "Sinkhorn, log domain", "2000x2000, float64", lambda: _transport(2000), transport, 1e-5, _plan_error
+        ),
+        Case(
+            "kde", "log-density", "2000x2000, d=2, float64", lambda: _density(2000, 2), kde, 1e-6, _density_error, True
+        ),
+        Case("kde", "log-density", "4000x4000, d=8, float64", lambda: _density(4000, 8), kde, 1e-6, _density_error),
+    ]
