@@ -41,7 +41,7 @@ def _is_array_type(kind: type) -> bool:
 
 def is_array(obj: object) -> bool:
     """Whether ``obj`` is an array that solvers can compute with (strided, not a matrix, not masked, not sparse)."""
-    if not _is_array_type(type(obj)):
+    if not _is_array_type(type(obj)):  # type: ignore[arg-type]
         return False
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(obj, torch.Tensor):

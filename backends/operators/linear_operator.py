@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import BackendError, BreakdownError, InputError
@@ -48,7 +48,7 @@ class LinearOperator:
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        shape: Sequence[int],
         matvec: Action,
         *,
         rmatvec: Action | None = None,
@@ -136,7 +136,7 @@ class LinearOperator:
             name=f"{self.name}.T",
         )
 
-    def __add__(self, other: LinearOperator) -> LinearOperator:
+    def __add__(self, other: Any) -> LinearOperator:
         if not isinstance(other, LinearOperator) or other.shape != self.shape:
             raise InputError(f"cannot add {other!r} to {self!r}")
         return LinearOperator(

@@ -1,0 +1,62 @@
+"""The kernel matrix kept in memory: computed once, tile by tile, then every pass is one matrix product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...namespace import Array, is_numpy
+from ..problem import PairProblem
+from .array_tiles import ArrayTiles
+from .numpy_tiles import NumpyTiles
+
+
+class Stored:
+    """Sums by the stored matrix; the other reductions, whose exp depends on ``b``, stay with the tiles."""
+
+    name = "stored"
+
+    def __init__(self, problem: PairProblem, tiles: ArrayTiles | None = None) -> None:
+        self.problem, self.xp = problem, problem.xp
+        self.tiles = tiles or (NumpyTiles(problem) if is_numpy(problem.xp) else ArrayTiles(problem))
+        self._matrix: Array | None = None
+
+    @property
+    def matrix(self) -> Array:
+        """The (n, m) kernel matrix, computed at first use."""
+        if self._matrix is None:
+            self._matrix = self._compute()
+        return self._matrix
+
+    def _compute(self) -> Array:
+        n, m, _ = self.problem.shape
+        tiles, xp = self.tiles, self.xp
+        if isinstance(tiles, NumpyTiles):
+            matrix = np.empty((n, m), dtype=self.problem.x.dtype)
+            tiles.fill(matrix)
+            return matrix
+        rows = []
+        for i in range(0, n, tiles.rows):
+            rows.append(xp.concat([tiles.tile(i, j, log=False) for j in range(0, m, tiles.columns)], axis=1))
+        return xp.concat(rows, axis=0)
+
+    def sum(self, v: Array) -> Array:
+        """See `Engine.sum`."""
+        return self.matrix @ v if 0 not in self.problem.shape[:2] else self.tiles.sum(v)
+
+    def transposed_sum(self, u: Array) -> Array:
+        """``sum_i k(x_i, y_j) u_i``, from the same matrix."""
+        return self.matrix.T @ u
+
+    def logsumexp(self, b: Array, guess: Array | None = None) -> Array:
+        """See `Engine.logsumexp`."""
+        return self.tiles.logsumexp(b, guess)
+
+    def softmax_sum(self, b: Array, v: Any) -> tuple[Array, Array]:
+        """See `Engine.softmax_sum`."""
+        return self.tiles.softmax_sum(b, v)
+
+    def nearest(self, k: int) -> tuple[Array, Array]:
+        """See `Engine.nearest`."""
+        return self.tiles.nearest(k)

@@ -1,0 +1,228 @@
+"""All pairs of two point sets, reduced and never stored (unless storing them is faster and they fit)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BackendError, InputError
+from ..namespace import Array, array_namespace, device
+from ..operators import LinearOperator
+from ..validation import check_array, check_choice, check_count, check_scalar
+from .kernels import Kernel, Metric, exponential
+from .plan import Plan, build, make_plan
+from .precision import needs_mixed
+from .problem import PairProblem
+from .threads import default_threads
+
+_PRECISIONS = ("auto", "single", "mixed")
+
+
+class Pairs:
+    """Reductions over all pairs ``(x_i, y_j)`` under a kernel ``k``, along ``j``.
+
+    Parameters
+    ----------
+    x : array (n, d)
+        Points that index the result; float32 or float64 of any library.
+    y : array (m, d)
+        Points that are summed over.
+    kernel : Kernel
+        From `gaussian`, `laplace`, `matern`, `cauchy`, `epanechnikov`, ... or, for a cost, `exponential`.
+    engine : str
+        ``"auto"`` or a name of `plan.ENGINES`; `plan` says what was chosen and why.
+    exclude_self : bool
+        Leave out the pairs ``(i, i)``; ``x`` and ``y`` must have the same length.
+    passes : int, optional
+        How many sums over this kernel are expected. None means many: then a kernel that fits is stored.
+    memory : int, optional
+        Bytes a stored kernel may take; default 1 GiB or a quarter of the free memory.
+    threads : int, optional
+        Host threads; default ``OMP_NUM_THREADS`` or all processors.
+    precision : {"auto", "single", "mixed"}
+        Whether float32 problems form their exponents in float64: ``"auto"`` where float32 would lose more than 1e-5.
+
+    Raises
+    ------
+    BackendError, InputError
+        Bad dtype, library, shape or value; the message names the argument.
+
+    Notes
+    -----
+    Time O(n m d); memory O((n + m) d) plus one tile per thread. Points are centred first, so a large common offset
+    costs no digits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.backends.pairs import Pairs, gaussian
+    >>> x = np.asarray([[0.0], [1.0]])
+    >>> p = Pairs(x, x, gaussian(1.0))
+    >>> p.sum(np.ones(2)).round(4).tolist()
+    [1.6065, 1.6065]
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        y: Array,
+        kernel: Kernel,
+        *,
+        engine: str = "auto",
+        exclude_self: bool = False,
+        passes: int | None = None,
+        memory: int | None = None,
+        threads: int | None = None,
+        precision: str = "auto",
+    ) -> None:
+        xp = array_namespace(x=x, y=y)
+        check_array(x, "x", xp, ndim=2, allow_empty=True)
+        check_array(y, "y", xp, shape=(None, x.shape[1]), allow_empty=True, dtype=x.dtype)
+        if not isinstance(kernel, Kernel):
+            raise BackendError(f"kernel must be a Kernel such as gaussian(0.5), got {type(kernel).__name__}")
+        if exclude_self and x.shape[0] != y.shape[0]:
+            raise InputError(f"exclude_self needs as many x as y, got {x.shape[0]} and {y.shape[0]}")
+        if passes is not None:
+            check_count(passes, "passes")
+        if memory is not None:
+            check_scalar(memory, "memory", non_negative=True)
+        check_choice(precision, "precision", _PRECISIONS)
+        threads = default_threads() if threads is None else check_count(threads, "threads")
+        mixed = precision == "mixed" or (precision == "auto" and needs_mixed(x, y, kernel, xp))
+        self._problem = PairProblem(
+            x, y, kernel, xp, exclude_self=exclude_self, threads=threads, mixed=mixed and x.dtype == xp.float32
+        )
+        self._engine, self._passes, self._memory = engine, passes, memory
+        self._built: dict[str, Any] = {}
+        self._transposed: Pairs | None = None
+        if engine != "auto":
+            self.plan()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, m)``."""
+        return self._problem.shape[:2]
+
+    @property
+    def T(self) -> Pairs:
+        """The same pairs with the roles of ``x`` and ``y`` exchanged: reductions over ``i``."""
+        if self._transposed is None:
+            p = self._problem
+            other = object.__new__(Pairs)
+            metric = p.kernel.metric
+            kernel = p.kernel
+            if callable(metric):
+                kernel = Kernel(lambda a, b: metric(b, a).T, p.kernel.scale, p.kernel.profile)
+            other._problem = PairProblem(
+                p.y, p.x, kernel, p.xp, exclude_self=p.exclude_self, threads=p.threads, mixed=p.mixed
+            )
+            other._engine, other._passes, other._memory = self._engine, self._passes, self._memory
+            other._built, other._transposed = {}, self
+            self._transposed = other
+        return self._transposed
+
+    def plan(self, reduction: str = "sum") -> Plan:
+        """The engine chosen for ``"sum"``, ``"logsumexp"``, ``"softmax_sum"`` or ``"nearest"``, and why."""
+        check_choice(reduction, "reduction", ("sum", "logsumexp", "softmax_sum", "nearest"))
+        return make_plan(self._problem, reduction, engine=self._engine, passes=self._passes, memory=self._memory)
+
+    def _for(self, reduction: str) -> Any:
+        # Shapes and options do not change, so neither does the plan.
+        if reduction not in self._built:
+            name = self.plan(reduction).engine
+            same = [e for e in self._built.values() if e.name == name]
+            self._built[reduction] = same[0] if same else build(name, self._problem)
+        return self._built[reduction]
+
+    def sum(self, v: Array) -> Array:
+        """``sum_j k(x_i, y_j) v_j``: (n,) for ``v`` (m,), (n, r) for ``v`` (m, r)."""
+        v2 = self._columns(v)
+        engine = self._for("sum")
+        out = self._shared_sum(v2) if engine.name == "stored" else engine.sum(v2)
+        return out[:, 0] if v.ndim == 1 else out
+
+    def _shared_sum(self, v: Array) -> Array:
+        """Both orders of a stored kernel use one matrix."""
+        other = self._transposed._built.get("sum") if self._transposed is not None else None
+        if other is not None and other.name == "stored" and other._matrix is not None:
+            return other.transposed_sum(v)
+        return self._for("sum").sum(v)
+
+    def logsumexp(self, b: Array | None = None, guess: Array | None = None) -> Array:
+        """``log sum_j exp(b_j) k(x_i, y_j)``, (n,); ``b`` may hold minus infinities (zero weights).
+
+        ``guess`` (n,), a value near the answer such as the previous iterate's, saves the row maximum.
+        """
+        if guess is not None:
+            check_array(guess, "guess", self._problem.xp, shape=(self.shape[0],), finite=False, allow_empty=True)
+        return self._for("logsumexp").logsumexp(self._potential(b), guess)
+
+    def softmax_sum(self, v: Array, b: Array | None = None) -> tuple[Array, Array]:
+        """Averages ``sum_j w_ij v_j`` with ``w_ij`` proportional to ``exp(b_j) k(x_i, y_j)``, and their log-sum-exp."""
+        values, logs = self._for("softmax_sum").softmax_sum(self._potential(b), self._columns(v))
+        return (values[:, 0] if v.ndim == 1 else values), logs
+
+    def nearest(self, k: int) -> tuple[Array, Array]:
+        """Indices (n, k) and metric values (n, k) of the ``k`` nearest ``y`` of each ``x``, nearest first.
+
+        For ``"dot"`` the largest products come first.
+        """
+        check_count(k, "k")
+        available = self.shape[1] - self._problem.exclude_self
+        if k > available:
+            raise InputError(f"k is {k}, but there are only {available} points")
+        indices, values = self._for("nearest").nearest(k)
+        return indices, values
+
+    def operator(self) -> LinearOperator:
+        """The kernel matrix as a `LinearOperator` of shape (n, m)."""
+        dtype = self._problem.x.dtype
+        tags = {"symmetric"} if self._problem.x is self._problem.y and not callable(self._problem.kernel.metric) else set()
+        return LinearOperator(
+            self.shape,
+            self.sum,
+            matmat=self.sum,
+            rmatvec=lambda u: self.T.sum(u),
+            rmatmat=lambda u: self.T.sum(u),
+            dtype=dtype,
+            tags=tags,
+            name="K",
+        )
+
+    def _columns(self, v: Array) -> Array:
+        p = self._problem
+        array_namespace(x=p.x, v=v)
+        check_array(v, "v", p.xp, ndim=(1, 2), dtype=p.x.dtype, allow_empty=True, finite=False)
+        if v.shape[0] != p.shape[1]:
+            raise InputError(f"v has shape {tuple(v.shape)}, expected {p.shape[1]} rows, one for each y")
+        return v[:, None] if v.ndim == 1 else v
+
+    def _potential(self, b: Array | None) -> Array:
+        p = self._problem
+        if b is None:
+            return p.xp.zeros((p.shape[1],), dtype=p.x.dtype, device=device(p.x))
+        array_namespace(x=p.x, b=b)
+        return check_array(b, "b", p.xp, shape=(p.shape[1],), dtype=p.x.dtype, allow_empty=True, finite=False)
+
+
+def kernel_sum(x: Array, y: Array, v: Array, kernel: Kernel, **options: Any) -> Array:
+    """One pass of `Pairs.sum`; ``options`` are those of `Pairs`."""
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).sum(v)
+
+
+def logsumexp(x: Array, y: Array, kernel: Kernel, b: Array | None = None, **options: Any) -> Array:
+    """One pass of `Pairs.logsumexp`; ``options`` are those of `Pairs`."""
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).logsumexp(b)
+
+
+def softmax_sum(
+    x: Array, y: Array, v: Array, kernel: Kernel, b: Array | None = None, **options: Any
+) -> tuple[Array, Array]:
+    """One pass of `Pairs.softmax_sum`; ``options`` are those of `Pairs`."""
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).softmax_sum(v, b)
+
+
+def nearest(x: Array, y: Array, k: int, metric: Metric = "sqeuclidean", **options: Any) -> tuple[Array, Array]:
+    """The ``k`` nearest ``y`` of each ``x`` under ``metric``: indices and metric values; options are those of `Pairs`."""
+    kernel = exponential(metric, -1.0 if metric == "dot" else 1.0)
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).nearest(k)
+

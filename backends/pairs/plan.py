@@ -1,0 +1,135 @@
+"""Which engine, and why: the one place where that is decided, from what was measured."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import InputError
+from ..namespace import is_cupy, is_gpu, is_numpy, library
+from .problem import PairProblem
+
+#: Engine name -> (module, class) inside ``engines``; imported when chosen.
+ENGINES = {
+    "numpy": ("numpy_tiles", "NumpyTiles"),
+    "torch": ("torch_exp", "TorchExpTiles"),
+    "numba": ("numba_tiles", "NumbaTiles"),
+    "stored": ("stored", "Stored"),
+    "array": ("array_tiles", "ArrayTiles"),
+    "keops": ("keops", "KeOps"),
+    "cupy_raw": ("cupy_raw", "CupyRaw"),
+    "dask": ("dask_rows", "DaskRows"),
+}
+#: Engines that compute on NumPy arrays only.
+_HOST_ONLY = {"numpy", "torch", "numba", "dask"}
+
+# Below this many pairs, importing a compiler costs more than it saves.
+_WORTH_COMPILED = 2_000_000
+_WORTH_KEOPS = 10_000_000
+_MANY_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choice made for one reduction.
+
+    Attributes
+    ----------
+    engine : str
+        Name in `ENGINES`.
+    reason : str
+        Why.
+    n, m, d : int
+        Shapes of the problem.
+    dtype, library : str
+        Of the points.
+    threads : int
+        Threads the engine may use.
+    memory : int
+        Bytes that a stored matrix would take.
+    mixed : bool
+        Whether exponents are formed in float64 for float32 data.
+    """
+
+    engine: str
+    reason: str
+    n: int
+    m: int
+    d: int
+    dtype: str
+    library: str
+    threads: int
+    memory: int
+    mixed: bool
+
+    def describe(self) -> str:
+        """One line for a person."""
+        mixed = ", exponents in float64" if self.mixed else ""
+        return (
+            f"{self.n} x {self.m} pairs in {self.d} dimensions, {self.dtype} on {self.library}: engine {self.engine!r} "
+            f"({self.reason}; {self.threads} thread{'s' * (self.threads != 1)}, "
+            f"stored it would take {self.memory / 2**20:.0f} MiB{mixed})"
+        )
+
+    __str__ = describe
+
+
+def default_memory() -> int:
+    """Bytes a stored kernel may take by default: 1 GiB, or a quarter of the free memory if that is less."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        free = 4 * 2**30
+    return min(2**30, free // 4)
+
+
+def make_plan(
+    problem: PairProblem, reduction: str, *, engine: str, passes: int | None, memory: int | None
+) -> Plan:
+    """Choose an engine for ``reduction``; an explicit ``engine`` other than ``"auto"`` is only checked."""
+    n, m, d = problem.shape
+    itemsize = 4 if "32" in str(problem.x.dtype) else 8
+    size = n * m * itemsize
+    if engine == "auto":
+        name, reason = _choose(problem, reduction, passes, size, default_memory() if memory is None else memory)
+    else:
+        name, reason = engine, "asked for"
+        if name not in ENGINES:
+            raise InputError(f"engine is {engine!r}, expected 'auto' or one of {', '.join(map(repr, ENGINES))}")
+        if name in _HOST_ONLY and not is_numpy(problem.xp):
+            raise InputError(f"engine {name!r} works on NumPy arrays, the points are {library(problem.xp)}")
+        if name == "cupy_raw" and not is_cupy(problem.xp):
+            raise InputError(f"engine 'cupy_raw' works on CuPy arrays, the points are {library(problem.xp)}")
+    return Plan(name, reason, n, m, d, str(problem.x.dtype), library(problem.xp), problem.threads, size, problem.mixed)
+
+
+def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int, memory: int) -> tuple[str, str]:
+    n, m, d = problem.shape
+    kernel = problem.kernel
+    if reduction == "sum" and (passes is None or passes >= _MANY_PASSES) and size <= memory:
+        return "stored", "a fixed kernel that fits in memory and is reused"
+    gemm = kernel.exponential and kernel.metric in ("sqeuclidean", "dot") and not problem.exclude_self
+    if is_gpu(problem.x):
+        if is_cupy(problem.xp) and gemm and kernel.metric == "sqeuclidean" and d <= 8 and reduction != "nearest":
+            return "cupy_raw", "a fused kernel is best in few dimensions"
+        known = isinstance(kernel.metric, str) and not problem.exclude_self
+        if known and d <= 64 and n * m >= _WORTH_KEOPS and find_spec("pykeops") and find_spec("torch"):
+            return "keops", "many pairs on a GPU"
+        return "array", "tiles on the device"
+    if not is_numpy(problem.xp):
+        return "array", "plain array-API tiles"
+    if gemm and n * m >= _WORTH_COMPILED and reduction != "nearest" and find_spec("numba"):
+        return "numba", "numba is installed and there are enough pairs"
+    if gemm and "64" in str(problem.x.dtype) and "torch" in sys.modules:
+        return "torch", "torch is loaded and its float64 exp is faster"
+    return "numpy", "tiles of one GEMM and one exp" if gemm else "tiles by direct differences"
+
+
+def build(name: str, problem: PairProblem) -> Any:
+    """The engine called ``name`` for ``problem``."""
+    module, cls = ENGINES[name]
+    return getattr(import_module(f".engines.{module}", __package__), cls)(problem)
