@@ -18,13 +18,26 @@ _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-_PACKAGES = (
-    "xpsolve numpy scipy array-api-compat array-api-extra numba torch cupy-cuda12x cupy-cuda13x pykeops jax POT geomloss "
-    "pyamg scikit-learn threadpoolctl"
-).split()
+_PACKAGES = [
+    "xpsolve",
+    "numpy",
+    "scipy",
+    "array-api-compat",
+    "array-api-extra",
+    "numba",
+    "torch",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "pykeops",
+    "jax",
+    "POT",
+    "geomloss",
+    "pyamg",
+    "scikit-learn",
+    "threadpoolctl",
+]
 
 
 def limit_threads(threads: int) -> None:

@@ -66,7 +66,7 @@ def run_job(family: str, quick: bool, backend: str, job: Job | None = None) -> d
             "traceback": ""
         }
         section |= job(quick, backend)
-    except Exception as err:  # noqa: BLE001 - one family that fails must not cost the others their report
+    except Exception as err:
         note = f"failed: {type(err).__name__}: {err}"
         section = {
             "title": TITLES.get(family, family),
@@ -110,7 +110,9 @@ def run_pairs(quick: bool, backend: str) -> dict[str, Any]:
             data = case.data()
             x, y = to_backend(data["x"], backend), to_backend(data["y"], backend)
             plans[case.size] = Pairs(x, y, gaussian(data["h"]), threads=1).plan().describe()
-    text = "One thread for every library. Times exclude the first call (compilation), which the note gives when it is long."
+    text = (
+        "One thread for every library. Times exclude the first call (compilation); the note gives it when it is long."
+    )
     plan = "\n".join(f"{size}: {words}" for size, words in plans.items())
     return {"title": TITLES["pairs"], "table": rows, "figures": [], "text": text, "plan": plan}
 
@@ -129,7 +131,7 @@ def measure_case(case: Any, backend: str, repeats: int) -> list[Row]:
             run()
         except ImportError as err:
             row["note"] = f"not installed ({err})"
-        except Exception as err:  # noqa: BLE001 - a peer's failure is a finding
+        except Exception as err:
             row["note"] = f"failed: {type(err).__name__}: {err}"
         else:
             ready[name] = run
@@ -174,7 +176,7 @@ def markdown(content: dict[str, Any]) -> str:
     lines = [
         "# xpsolve report",
         "",
-        f"{machine['device']}, {machine['cores']} cores, threads {machine['threads']}, commit {machine['commit']}, "
+        f"{machine['device']}, {machine['cores']} cores, threads {machine['threads']}, commit {machine['commit']}.",
         f"{machine['date']}, backend {content['backend']}{', quick' if content['quick'] else ''}.",
         "",
         "The ratio is the peer's time over xpsolve's: above 1 xpsolve is faster, below 1 it loses.",
