@@ -79,7 +79,7 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace) -> LinearOperator:
     def precise(v: Array) -> Array:
         rows = max(1, _ROWS_AT_ONCE // max(1, A.shape[1]))
         wide = xp.astype(v, xp.float64)
-        parts = [xp.astype(A[i : i + rows, :], xp.float64) @ wide for i in range(0, A.shape[0], rows)]
+        parts = [xp.astype(A[i : min(i + rows, A.shape[0]), :], xp.float64) @ wide for i in range(0, A.shape[0], rows)]
         return xp.concat(parts, axis=0)
 
     widen = A.dtype == xp.float32 and has_float64(A, xp)

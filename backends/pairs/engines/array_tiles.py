@@ -44,6 +44,11 @@ class ArrayTiles:
             total = total + (xp.abs(difference) if kind == "cityblock" else difference * difference)
         return xp.sqrt(total) if kind == "euclidean" else total
 
+    def _points(self, i: int, j: int) -> tuple[Array, Array]:
+        # The standard leaves a slice beyond the end undefined.
+        n, m, _ = self.problem.shape
+        return self.x[i : min(i + self.rows, n), :], self.y[j : min(j + self.columns, m), :]
+
     def _self_pairs(self, i: int, j: int, shape: tuple[int, ...]) -> Array:
         xp, where = self.xp, device(self.x)
         rows = xp.arange(i, i + shape[0], device=where)
@@ -52,8 +57,7 @@ class ArrayTiles:
     def tile(self, i: int, j: int, *, log: bool) -> Array:
         """Kernel (or its logarithm) between row block ``i`` and column block ``j``."""
         xp, problem = self.xp, self.problem
-        x, y = self.x[i : i + self.rows, :], self.y[j : j + self.columns, :]
-        t = self.metric(x, y) * problem.kernel.scale
+        t = self.metric(*self._points(i, j)) * problem.kernel.scale
         t = problem.kernel.log(t, xp) if log else problem.kernel.value(t, xp)
         if t.dtype != problem.x.dtype:
             t = xp.astype(t, problem.x.dtype)
@@ -70,7 +74,7 @@ class ArrayTiles:
             height = min(self.rows, n - i)
             total = xp.zeros((height, v.shape[1]), dtype=self.wide, device=device(v))
             for j in range(0, m, self.columns):
-                part = self.tile(i, j, log=False) @ v[j : j + self.columns, :]
+                part = self.tile(i, j, log=False) @ v[j : min(j + self.columns, m), :]
                 total = total + xp.astype(part, self.wide)
             blocks.append(xp.astype(total, v.dtype))
         return xp.concat(blocks, axis=0) if blocks else xp.zeros((0, v.shape[1]), dtype=v.dtype, device=device(v))
@@ -89,7 +93,7 @@ class ArrayTiles:
             mass = xp.zeros((height,), dtype=self.wide, device=where)
             acc = xp.zeros((height, r), dtype=self.wide, device=where)
             for j in range(0, m, self.columns):
-                t = self.tile(i, j, log=True) + b[None, j : j + self.columns]
+                t = self.tile(i, j, log=True) + b[None, j : min(j + self.columns, m)]
                 new = xp.maximum(top, xp.max(t, axis=1))
                 # A row that has seen no mass yet keeps -inf as its maximum; subtract 0 there, not -inf.
                 safe = xp.where(xp.isfinite(new), new, 0.0)
@@ -97,7 +101,7 @@ class ArrayTiles:
                 shrink = xp.astype(xp.exp(xp.where(xp.isfinite(top), top - safe, -math.inf)), self.wide)
                 mass = mass * shrink + xp.sum(e, axis=1, dtype=self.wide)
                 if v is not None:
-                    acc = acc * shrink[:, None] + xp.astype(e @ v[j : j + self.columns, :], self.wide)
+                    acc = acc * shrink[:, None] + xp.astype(e @ v[j : min(j + self.columns, m), :], self.wide)
                 top = new
             positive = mass > 0
             safe_mass = xp.where(positive, mass, 1.0)
@@ -114,7 +118,7 @@ class ArrayTiles:
         for i in range(0, n, self.rows):
             parts = []
             for j in range(0, m, self.columns):
-                t = self.metric(self.x[i : i + self.rows, :], self.y[j : j + self.columns, :])
+                t = self.metric(*self._points(i, j))
                 t = -t if similarity else t
                 parts.append(xp.where(self._self_pairs(i, j, t.shape), math.inf, t) if self.problem.exclude_self else t)
             row = xp.concat(parts, axis=1)
