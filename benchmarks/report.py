@@ -130,7 +130,7 @@ def measure_case(case: Any, backend: str, repeats: int) -> list[Row]:
             run = prepare(data)
             run()
         except ImportError as err:
-            row["note"] = f"not installed ({err})"
+            row["note"] = f"{'failed' if name == 'xpsolve' else 'not installed'} ({err})"
         except Exception as err:
             row["note"] = f"failed: {type(err).__name__}: {err}"
         else:
