@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..errors import BackendError, InputError
 from ..namespace import Array, array_namespace, device
 from ..operators import LinearOperator
-from ..validation import check_array, check_choice, check_count, check_scalar
+from ..transfer import host_bool
+from ..validation import check_array, check_choice, check_count, check_dtype, check_scalar
 from .kernels import Kernel, Metric, exponential
 from .plan import Plan, build, make_plan
 from .precision import needs_mixed
@@ -176,7 +178,7 @@ class Pairs:
     def operator(self) -> LinearOperator:
         """The kernel matrix as a `LinearOperator` of shape (n, m)."""
         dtype = self._problem.x.dtype
-        tags = {"symmetric"} if self._problem.x is self._problem.y and not callable(self._problem.kernel.metric) else set()
+        symmetric = self._problem.x is self._problem.y and not callable(self._problem.kernel.metric)
         return LinearOperator(
             self.shape,
             self.sum,
@@ -184,7 +186,7 @@ class Pairs:
             rmatvec=lambda u: self.T.sum(u),
             rmatmat=lambda u: self.T.sum(u),
             dtype=dtype,
-            tags=tags,
+            tags={"symmetric"} if symmetric else (),
             name="K",
         )
 
@@ -206,23 +208,42 @@ class Pairs:
 
 def kernel_sum(x: Array, y: Array, v: Array, kernel: Kernel, **options: Any) -> Array:
     """One pass of `Pairs.sum`; ``options`` are those of `Pairs`."""
-    return Pairs(x, y, kernel, **{"passes": 1, **options}).sum(v)
+    pairs = Pairs(x, y, kernel, **{"passes": 1, **options})
+    return pairs.sum(_finite(pairs, v, "v"))
 
 
 def logsumexp(x: Array, y: Array, kernel: Kernel, b: Array | None = None, **options: Any) -> Array:
     """One pass of `Pairs.logsumexp`; ``options`` are those of `Pairs`."""
-    return Pairs(x, y, kernel, **{"passes": 1, **options}).logsumexp(b)
+    pairs = Pairs(x, y, kernel, **{"passes": 1, **options})
+    return pairs.logsumexp(_log_weights(pairs, b))
 
 
 def softmax_sum(
     x: Array, y: Array, v: Array, kernel: Kernel, b: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
     """One pass of `Pairs.softmax_sum`; ``options`` are those of `Pairs`."""
-    return Pairs(x, y, kernel, **{"passes": 1, **options}).softmax_sum(v, b)
+    pairs = Pairs(x, y, kernel, **{"passes": 1, **options})
+    return pairs.softmax_sum(_finite(pairs, v, "v"), _log_weights(pairs, b))
 
 
 def nearest(x: Array, y: Array, k: int, metric: Metric = "sqeuclidean", **options: Any) -> tuple[Array, Array]:
-    """The ``k`` nearest ``y`` of each ``x`` under ``metric``: indices and metric values; options are those of `Pairs`."""
+    """The ``k`` nearest ``y`` of each ``x`` under ``metric``: indices and metric values; options as in `Pairs`."""
     kernel = exponential(metric, -1.0 if metric == "dot" else 1.0)
     return Pairs(x, y, kernel, **{"passes": 1, **options}).nearest(k)
 
+
+# The methods of `Pairs` are called inside iterations, where a look at the values would be a host transfer at each step;
+# the functions are called once, so they look.
+def _finite(pairs: Pairs, v: Array, name: str) -> Array:
+    xp = array_namespace(x=pairs._problem.x, **{name: v})
+    return check_array(v, name, xp, allow_empty=True)
+
+
+def _log_weights(pairs: Pairs, b: Array | None) -> Array | None:
+    """Minus infinity is the logarithm of a zero weight; NaN and plus infinity are no logarithms of weights."""
+    if b is not None:
+        xp = array_namespace(x=pairs._problem.x, b=b)
+        check_dtype(b, "b", xp)
+        if math.prod(b.shape) and not host_bool(xp.all(b < math.inf)):
+            raise InputError("b contains NaN or plus infinity; it holds logarithms of weights")
+    return b
