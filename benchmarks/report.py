@@ -92,7 +92,7 @@ def complete(row: Row) -> Row:
     peer = str(full["impl"]).startswith("peer:")
     full["verdict"] = "" if ratio is None or not peer else "win" if ratio > 1.05 else "loss" if ratio < 0.95 else "even"
     if full["seconds"] is None and not full["verdict"]:
-        full["verdict"] = "absent"
+        full["verdict"] = "failed" if str(full["note"]).startswith("failed") else "absent"
     return full
 
 
@@ -109,7 +109,7 @@ def run_pairs(quick: bool, backend: str) -> dict[str, Any]:
         if "sum" in case.problem and "h" in case.data():
             data = case.data()
             x, y = to_backend(data["x"], backend), to_backend(data["y"], backend)
-            plans[case.size] = Pairs(x, y, gaussian(data["h"]), threads=1).plan().describe()
+            plans[case.size] = Pairs(x, y, gaussian(data["h"]), threads=1, passes=1).plan().describe()
     text = (
         "One thread for every library. Times exclude the first call (compilation); the note gives it when it is long."
     )
@@ -140,7 +140,10 @@ def measure_case(case: Any, backend: str, repeats: int) -> list[Row]:
     measured = interleaved(ready, repeats) if ready else {}
     base = measured.get("xpsolve", (None, None))[0]
     for name, (seconds, answer) in measured.items():
-        error = case.error(data, answer)
+        try:
+            error = case.error(data, answer)
+        except Exception as err:
+            rows[name]["note"], error = f"answer of the wrong kind: {err}", math.inf
         rows[name] |= {"seconds": seconds, "ratio": seconds / base if base else None, "error": error}
         if not error <= case.tolerance:
             rows[name]["note"] += f" WRONG: error above {case.tolerance:g}"
@@ -212,7 +215,7 @@ def html(content: dict[str, Any]) -> str:
         for section in content["sections"]
     ]
     verdicts = [row["verdict"] for section in sections for row in section["table"]]
-    count = {word: verdicts.count(word) for word in ("win", "loss", "even", "absent")}
+    count = {word: verdicts.count(word) for word in ("win", "loss", "even", "absent", "failed")}
     return environment.get_template("template.html").render(content | {"sections": sections, "count": count})
 
 

@@ -83,6 +83,7 @@ def test_markdown_names_losses(written: Path) -> None:
     text = (written / "report.md").read_text(encoding="utf-8")
     assert "| LOSS |" in text
     assert "| ABSENT |" in text
+    assert "| FAILED |" in text
 
 
 def test_a_peer_that_is_missing_or_fails_is_a_row() -> None:
@@ -108,7 +109,7 @@ def test_a_peer_that_is_missing_or_fails_is_a_row() -> None:
     ours, wrong, absent, failed = (report.complete(row) for row in report.measure_case(case, "numpy", repeats=2))
     assert ours["error"] == 0
     assert "WRONG" in wrong["note"]
-    assert (absent["verdict"], failed["verdict"]) == ("absent", "absent")
+    assert (absent["verdict"], failed["verdict"]) == ("absent", "failed")
     assert "not installed" in absent["note"]
     assert "ValueError: no" in failed["note"]
 
