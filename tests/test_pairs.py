@@ -1,0 +1,274 @@
+"""Reductions over pairs: one table of formulas, checked on every engine against direct float64 differences."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xpsolve.backends.errors import BackendError, InputError
+from xpsolve.backends.pairs import (
+    Kernel,
+    Pairs,
+    biweight,
+    cauchy,
+    epanechnikov,
+    exponential,
+    gaussian,
+    kernel_sum,
+    laplace,
+    logsumexp,
+    matern,
+    nearest,
+    tophat,
+    triangle,
+    triweight,
+)
+from xpsolve.backends.transfer import to_host
+
+KERNELS = {
+    "gaussian": gaussian(0.3),
+    "laplace": laplace(0.4),
+    "matern12": matern(0.4, 0.5),
+    "matern32": matern(0.4, 1.5),
+    "matern52": matern(0.4, 2.5),
+    "cauchy": cauchy(0.3),
+    "epanechnikov": epanechnikov(0.7),
+    "biweight": biweight(0.7),
+    "triweight": triweight(0.7),
+    "triangle": triangle(0.7),
+    "tophat": tophat(0.5),
+    "attention": exponential("dot", -2.0),
+    "cost": exponential("cityblock", 3.0),
+    "user": exponential(lambda x, y: abs(x[:, 0][:, None] - y[:, 0][None, :]), 2.0),
+}
+
+
+def direct(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """The kernel matrix by direct differences in float64, written without the package's profiles."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    difference = x[:, None, :] - y[None, :, :]
+    metric = kernel.metric
+    if callable(metric):
+        t = metric(x, y)
+    elif metric == "dot":
+        t = x @ y.T
+    elif metric == "cityblock":
+        t = np.abs(difference).sum(axis=2)
+    else:
+        t = (difference**2).sum(axis=2)
+        t = np.sqrt(t) if metric == "euclidean" else t
+    t = t * kernel.scale
+    inside = np.maximum(1 - t, 0)
+    return {
+        "exp": lambda: np.exp(-t),
+        "matern32": lambda: (1 + t) * np.exp(-t),
+        "matern52": lambda: (1 + t + t**2 / 3) * np.exp(-t),
+        "cauchy": lambda: 1 / (1 + t),
+        "tophat": lambda: np.where(t < 1, 1.0, 0.0),
+        "triangle": lambda: inside,
+        "biweight": lambda: inside**2,
+        "triweight": lambda: inside**3,
+    }[kernel.profile]()
+
+
+def log_sum(K: np.ndarray, b: np.ndarray) -> np.ndarray:
+    top = b[np.isfinite(b)].max()
+    with np.errstate(divide="ignore"):
+        return np.log(K @ np.exp(b - top)) + top
+
+
+@pytest.fixture
+def cloud() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((130, 3)), rng.random((201, 3))
+    y[:5] = x[:5]  # coincident points
+    b = rng.standard_normal(201)
+    b[7] = -math.inf
+    return x, y, rng.standard_normal((201, 2)), b
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("engine", ["auto", "numpy", "array", "stored", "torch"])
+def test_every_engine_agrees_with_direct_differences(
+    engine: str, kernel: Kernel, dtype: str, cloud: tuple[np.ndarray, ...]
+) -> None:
+    x, y, v, b = (a.astype(dtype) for a in cloud)
+    if engine == "torch":
+        pytest.importorskip("torch")
+    K = direct(x, y, kernel)
+    if kernel.profile == "tophat" and dtype == "float32":
+        K = (K > 0).astype(float)
+    tol = 1e-12 if dtype == "float64" else 2e-5
+    p = Pairs(x, y, kernel, engine=engine)
+    result = p.sum(v)
+    assert result.dtype == v.dtype
+    np.testing.assert_allclose(result, K @ v.astype(float), atol=tol * np.abs(K).sum(axis=1).max())
+    np.testing.assert_allclose(p.sum(v[:, 0]), result[:, 0], atol=tol * np.abs(result).max())
+    expected = log_sum(K, b.astype(float))
+    np.testing.assert_allclose(p.logsumexp(b), expected, atol=5 * tol)
+    finite = np.where(np.isfinite(expected), expected, 0.0).astype(dtype)
+    np.testing.assert_allclose(p.logsumexp(b, guess=finite + 0.25), expected, atol=5 * tol)
+    np.testing.assert_allclose(p.logsumexp(b, guess=finite + 500.0), expected, atol=5 * tol)
+    average, logs = p.softmax_sum(v, b)
+    weights = K * np.exp(b.astype(float))
+    np.testing.assert_allclose(average, weights @ v / weights.sum(axis=1)[:, None], atol=20 * tol)
+    np.testing.assert_allclose(logs, expected, atol=5 * tol)
+    u = np.linspace(-1, 1, x.shape[0]).astype(dtype)
+    np.testing.assert_allclose(p.T.sum(u), K.T @ u, atol=tol * np.abs(K).sum(axis=0).max())
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "dot"])
+@pytest.mark.parametrize("engine", ["numpy", "array"])
+def test_nearest(engine: str, metric: str, cloud: tuple[np.ndarray, ...]) -> None:
+    x, y, _, _ = cloud
+    indices, values = nearest(x, y, 4, metric, engine=engine)
+    t = -np.log(direct(x, y, exponential(metric, -1.0 if metric == "dot" else 1.0)))
+    order = np.argsort(t, axis=1)[:, :4]
+    sign = -1 if metric == "dot" else 1
+    np.testing.assert_allclose(values, sign * np.take_along_axis(t, order, axis=1), atol=1e-12)
+    np.testing.assert_allclose(np.take_along_axis(t, np.asarray(indices), axis=1), sign * values, atol=1e-12)
+    alone, _ = Pairs(x, x, gaussian(1.0), engine=engine, exclude_self=True).nearest(1)
+    assert not np.any(alone[:, 0] == np.arange(x.shape[0]))
+
+
+def test_every_library(xp: Any, make: Any, cloud: tuple[np.ndarray, ...]) -> None:
+    x, y, v, b = cloud
+    p = Pairs(make(x), make(y), gaussian(0.3))
+    K = direct(x, y, gaussian(0.3))
+    result = p.sum(make(v))
+    assert type(result) is type(make(v))
+    np.testing.assert_allclose(to_host(result), K @ v, atol=1e-11)
+    np.testing.assert_allclose(to_host(p.logsumexp(make(b))), log_sum(K, b), atol=1e-12)
+    np.testing.assert_allclose(to_host(p.operator() @ make(v[:, 0])), K @ v[:, 0], atol=1e-11)
+    indices, _ = p.nearest(1)
+    assert to_host(indices)[:5, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("engine", ["numpy", "array", "stored"])
+@pytest.mark.parametrize(("s", "theta"), [(4.0, 1.000006974684712418), (0.25, 2.000013949369424836)])
+def test_lattice_sums_are_theta_functions(engine: str, s: float, theta: float) -> None:
+    line = np.arange(-12.0, 13.0)
+    grid = np.stack([g.ravel() for g in np.meshgrid(line, line)], axis=1)
+    result = kernel_sum(np.zeros((1, 2)), grid, np.ones(len(grid)), exponential("sqeuclidean", math.pi * s), engine=engine)
+    np.testing.assert_allclose(result, theta**2, rtol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "array"])
+def test_a_common_offset_costs_no_digits(engine: str) -> None:
+    rng = np.random.default_rng(1)
+    x = (rng.random((200, 3)) + 1e4).astype(np.float32)
+    v = np.ones(200, dtype=np.float32)
+    K = direct(x, x, gaussian(0.2))
+    np.testing.assert_allclose(kernel_sum(x, x, v, gaussian(0.2), engine=engine), K.sum(axis=1), rtol=2e-5)
+
+
+def test_float32_forms_exponents_in_float64_when_it_must() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.random((300, 3)).astype(np.float32), rng.random((400, 3)).astype(np.float32)
+    b = np.zeros(400, dtype=np.float32)
+    expected = log_sum(direct(x, y, gaussian(0.01)), b.astype(float))
+    mixed = np.abs(logsumexp(x, y, gaussian(0.01), engine="numpy") - expected)
+    single = np.abs(logsumexp(x, y, gaussian(0.01), engine="numpy", precision="single") - expected)
+    scale = np.maximum(1, np.abs(expected))
+    assert Pairs(x, y, gaussian(0.01)).plan().mixed
+    assert not Pairs(x, y, gaussian(0.5)).plan().mixed
+    assert (mixed / scale).max() < 3e-7 < (single / scale).max()
+
+
+@pytest.mark.parametrize("engine", ["numpy", "array", "stored"])
+def test_rows_without_mass_and_empty_sets(engine: str) -> None:
+    x, y = np.asarray([[0.0], [100.0]]), np.asarray([[0.0], [1.0]])
+    none = np.full(2, -math.inf)
+    p = Pairs(x, y, gaussian(1.0), engine=engine)
+    assert p.logsumexp(none).tolist() == [-math.inf, -math.inf]
+    assert p.softmax_sum(np.ones((2, 3)), none)[0].tolist() == [[0.0] * 3] * 2
+    # The far row underflows in a sum and keeps its logarithm.
+    assert p.sum(np.ones(2))[1] == 0.0
+    np.testing.assert_allclose(p.logsumexp()[1], -0.5 * 99.0**2, rtol=1e-14)
+    assert Pairs(x, y, epanechnikov(1.5), engine=engine).logsumexp()[1] == -math.inf
+    empty = Pairs(x, np.zeros((0, 1)), gaussian(1.0), engine=engine)
+    assert empty.sum(np.zeros(0)).tolist() == [0.0, 0.0]
+    assert empty.logsumexp().tolist() == [-math.inf, -math.inf]
+    assert Pairs(np.zeros((0, 1)), y, gaussian(1.0), engine=engine).sum(np.ones((2, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("kernel", [gaussian(0.3), cauchy(0.3)], ids=["gaussian", "cauchy"])
+@pytest.mark.parametrize("engine", ["numpy", "array", "stored"])
+def test_exclude_self(engine: str, kernel: Kernel) -> None:
+    x = np.random.default_rng(3).random((300, 2))
+    K = direct(x, x, kernel)
+    np.fill_diagonal(K, 0.0)
+    p = Pairs(x, x, kernel, engine=engine, exclude_self=True)
+    np.testing.assert_allclose(p.sum(np.ones(300)), K.sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(p.logsumexp(), np.log(K.sum(axis=1)), rtol=1e-12)
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    rng = np.random.default_rng(4)
+    x, y, v = rng.random((3000, 3)), rng.random((1500, 3)), rng.standard_normal(1500)
+    one, two = (kernel_sum(x, y, v, gaussian(0.2), engine="numpy", threads=t) for t in (1, 2))
+    assert np.array_equal(one, two)
+
+
+def test_memory_stays_a_tile() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.random((4000, 3)).astype(np.float32), rng.random((20000, 3)).astype(np.float32)
+    p = Pairs(x, y, gaussian(0.3), engine="numpy", threads=1)
+    tracemalloc.start()
+    p.logsumexp()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_the_planner_stores_what_is_reused_and_says_so() -> None:
+    x = np.random.default_rng(6).random((100, 2))
+    assert Pairs(x, x, gaussian(1.0)).plan().engine == "stored"
+    assert Pairs(x, x, gaussian(1.0), passes=1).plan().engine != "stored"
+    assert Pairs(x, x, gaussian(1.0), memory=1000).plan().engine != "stored"
+    assert "stored" in str(Pairs(x, x, gaussian(1.0)).plan())
+    with pytest.raises(InputError, match="engine"):
+        Pairs(x, x, gaussian(1.0), engine="quick")
+
+
+def test_operator_is_symmetric_and_positive() -> None:
+    rng = np.random.default_rng(7)
+    x, u, v = rng.random((80, 3)), rng.standard_normal(80), rng.standard_normal(80)
+    K = Pairs(x, x, gaussian(0.4)).operator()
+    np.testing.assert_allclose(v @ (K @ u), u @ (K @ v), rtol=1e-12)
+    assert u @ (K @ u) > 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(1, 40), m=st.integers(1, 40), d=st.integers(1, 5), h=st.floats(0.05, 20.0), seed=st.integers(0, 2**16)
+)
+def test_shift_and_consistency(n: int, m: int, d: int, h: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, w = rng.standard_normal((n, d)), rng.standard_normal((m, d)), rng.random(m) + 0.1
+    p = Pairs(x, y, gaussian(h), engine="numpy")
+    logs = p.logsumexp(np.log(w))
+    np.testing.assert_allclose(np.exp(logs), p.sum(w), rtol=1e-9, atol=1e-300)
+    np.testing.assert_allclose(p.logsumexp(np.log(w) + 1e4), logs + 1e4, rtol=1e-12)
+
+
+def test_bad_input_names_the_argument() -> None:
+    x = np.ones((3, 2))
+    for bad, name in [(np.ones(3), "x"), (np.ones((3, 2), dtype=int), "x"), (x * np.nan, "x"), ([[1.0, 2.0]], "x")]:
+        with pytest.raises((BackendError, InputError), match=name):
+            Pairs(bad, x, gaussian(1.0))
+    with pytest.raises(InputError, match="y"):
+        Pairs(x, np.ones((3, 3)), gaussian(1.0))
+    with pytest.raises(InputError, match="bandwidth"):
+        gaussian(-1.0)
+    with pytest.raises(InputError, match="v has shape"):
+        Pairs(x, x, gaussian(1.0)).sum(np.ones(4))
+    with pytest.raises(InputError, match="k is"):
+        Pairs(x, x, gaussian(1.0)).nearest(9)
