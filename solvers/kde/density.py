@@ -11,7 +11,7 @@ from typing import Any
 
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, wide_dtype
-from ...backends.pairs import Pairs, gaussian
+from ...backends.pairs import Pairs, Plan, gaussian
 from ...backends.random import Sampler
 from ...backends.transfer import host_float
 from ...backends.validation import check_count, check_weights
@@ -173,7 +173,7 @@ class GaussianKDE:
         noise = sampler.normal((n, self._x.shape[1])) @ xp.matrix_transpose(self._whitening.factor)
         return xp.astype(xp.astype(xp.take(self._x, index, axis=0), wide) + noise, self._x.dtype)
 
-    def plan(self, y: Array, reduction: str = "logsumexp") -> Any:
+    def plan(self, y: Array, reduction: str = "logsumexp") -> Plan:
         """What `xpsolve.pairs` would do for the points ``y``: engine, reason, memory."""
         return self._pairs(self._whitened(y)).plan(reduction)
 
