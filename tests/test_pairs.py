@@ -238,6 +238,18 @@ def test_the_planner_stores_what_is_reused_and_says_so() -> None:
         Pairs(x, x, gaussian(1.0), engine="quick")
 
 
+def test_many_pairs_find_an_engine_that_runs() -> None:
+    x = np.random.default_rng(8).random((1500, 2))
+    result = kernel_sum(x, x, np.ones(1500), gaussian(0.3), threads=1)
+    np.testing.assert_allclose(result, direct(x, x, gaussian(0.3)).sum(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "array"])
+def test_no_point_has_no_neighbours(engine: str) -> None:
+    indices, values = nearest(np.zeros((0, 2)), np.ones((4, 2)), 3, engine=engine)
+    assert indices.shape == values.shape == (0, 3)
+
+
 def test_operator_is_symmetric_and_positive() -> None:
     rng = np.random.default_rng(7)
     x, u, v = rng.random((80, 3)), rng.standard_normal(80), rng.standard_normal(80)

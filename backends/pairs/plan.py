@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, MissingDependencyError
 from ..namespace import is_cupy, is_gpu, is_numpy, library
 from .problem import PairProblem
 
@@ -26,6 +26,14 @@ ENGINES = {
 }
 #: Engines that compute on NumPy arrays only.
 _HOST_ONLY = {"numpy", "torch", "numba", "dask"}
+
+#: Packages an engine needs beyond those always installed, and the extra that brings them.
+_NEEDS = {
+    "torch": (("torch",), "torch"),
+    "numba": (("numba",), "numba"),
+    "keops": (("pykeops", "torch"), "keops"),
+    "dask": (("dask",), "dask"),
+}
 
 # Below this many pairs, importing a compiler costs more than it saves.
 _WORTH_COMPILED = 2_000_000
@@ -102,9 +110,23 @@ def make_plan(
             raise InputError(f"engine is {engine!r}, expected 'auto' or one of {', '.join(map(repr, ENGINES))}")
         if name in _HOST_ONLY and not is_numpy(problem.xp):
             raise InputError(f"engine {name!r} works on NumPy arrays, the points are {library(problem.xp)}")
+        absent = _absent(name)
+        if absent == name:
+            raise InputError(f"engine {name!r} is not in this version of xpsolve")
+        if absent:
+            raise MissingDependencyError.for_extra(absent, _NEEDS[name][1], f"engine={name!r}")
         if name == "cupy_raw" and not is_cupy(problem.xp):
             raise InputError(f"engine 'cupy_raw' works on CuPy arrays, the points are {library(problem.xp)}")
     return Plan(name, reason, n, m, d, str(problem.x.dtype), library(problem.xp), problem.threads, size, problem.mixed)
+
+
+def _absent(name: str) -> str | None:
+    """The first thing engine ``name`` needs that is not here: a package, or the engine itself."""
+    packages = _NEEDS.get(name, ((), name))[0]
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        return missing[0]
+    return None if find_spec(f"{__package__}.engines.{ENGINES[name][0]}") else name
 
 
 def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int, memory: int) -> tuple[str, str]:
@@ -114,15 +136,16 @@ def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int,
         return "stored", "a fixed kernel that fits in memory and is reused"
     gemm = kernel.exponential and kernel.metric in ("sqeuclidean", "dot") and not problem.exclude_self
     if is_gpu(problem.x):
-        if is_cupy(problem.xp) and gemm and kernel.metric == "sqeuclidean" and d <= 8 and reduction != "nearest":
+        few = gemm and kernel.metric == "sqeuclidean" and d <= 8 and reduction != "nearest"
+        if is_cupy(problem.xp) and few and not _absent("cupy_raw"):
             return "cupy_raw", "a fused kernel is best in few dimensions"
         known = isinstance(kernel.metric, str) and not problem.exclude_self
-        if known and d <= 64 and n * m >= _WORTH_KEOPS and find_spec("pykeops") and find_spec("torch"):
+        if known and d <= 64 and n * m >= _WORTH_KEOPS and not _absent("keops"):
             return "keops", "many pairs on a GPU"
         return "array", "tiles on the device"
     if not is_numpy(problem.xp):
         return "array", "plain array-API tiles"
-    if gemm and n * m >= _WORTH_COMPILED and reduction != "nearest" and find_spec("numba"):
+    if gemm and n * m >= _WORTH_COMPILED and reduction != "nearest" and not _absent("numba"):
         return "numba", "numba is installed and there are enough pairs"
     if gemm and "64" in str(problem.x.dtype) and "torch" in sys.modules:
         return "torch", "torch is loaded and its float64 exp is faster"

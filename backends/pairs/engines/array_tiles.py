@@ -114,6 +114,11 @@ class ArrayTiles:
     def nearest(self, k: int) -> tuple[Array, Array]:
         xp, (n, m, _) = self.xp, self.problem.shape
         similarity = self.problem.kernel.metric == "dot"
+        if n == 0:
+            where = device(self.x)
+            return xp.zeros((0, k), dtype=xp.int64, device=where), xp.zeros(
+                (0, k), dtype=self.problem.x.dtype, device=where
+            )
         indices, distances = [], []
         for i in range(0, n, self.rows):
             parts = []

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..precision import centred
 from ..problem import PairProblem
 from ..threads import over_rows
 from .array_tiles import ArrayTiles
