@@ -1,1 +1,5 @@
+"""Linear systems."""
 
+from .cg import cg
+
+__all__ = ["cg"]
