@@ -1,0 +1,1 @@
+"""The real jobs of the report."""
