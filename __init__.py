@@ -20,7 +20,7 @@ _ROOMS = {
     "problems": "xpsolve.problems",
 }
 
-__all__ = ["__version__", *_ROOMS]  # noqa: PLE0604 - the rooms are resolved by __getattr__
+__all__ = ["__version__", *_ROOMS]
 
 
 def __getattr__(name: str) -> ModuleType | Any:

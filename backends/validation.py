@@ -21,7 +21,9 @@ def check_dtype(x: Array, name: str, xp: Namespace, *, allow_complex: bool = Fal
         allowed += [xp.complex64, xp.complex128]
     if x.dtype not in allowed:
         wanted = "float32, float64, complex64 or complex128" if allow_complex else "float32 or float64"
-        raise BackendError(f"{name} has dtype {x.dtype}, expected {wanted}; convert it, e.g. xp.astype({name}, xp.float64)")
+        raise BackendError(
+            f"{name} has dtype {x.dtype}, expected {wanted}; convert it, e.g. xp.astype({name}, xp.float64)"
+        )
 
 
 def check_finite(x: Array, name: str, xp: Namespace) -> None:
@@ -79,7 +81,8 @@ def check_array(
             wanted = " or ".join(f"{k}-d" for k in allowed)
             raise InputError(f"{name} has shape {tuple(x.shape)}, expected a {wanted} array")
     if shape is not None and (
-        len(shape) != x.ndim or any(want is not None and have != want for have, want in zip(x.shape, shape, strict=True))
+        len(shape) != x.ndim
+        or any(want is not None and have != want for have, want in zip(x.shape, shape, strict=True))
     ):
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
         raise InputError(f"{name} has shape {tuple(x.shape)}, expected {wanted}")

@@ -173,7 +173,9 @@ def iterate(
         except Exception as err:
             outcome = run.outcome(Status.BREAKDOWN)
             err.result = finish(outcome) if finish else outcome  # type: ignore[attr-defined]
-            err.add_note(f"xpsolve: the last good iterate, after {outcome.n_iter} iterations, is in this error's .result")
+            err.add_note(
+                f"xpsolve: the last good iterate, after {outcome.n_iter} iterations, is in this error's .result"
+            )
             raise
     return run.outcome(status)
 
@@ -236,7 +238,7 @@ class _Run(Generic[State]):
             # A run that ends early reports the truth too; a limit met exactly at convergence is convergence.
             try:
                 state, residual = self.method.verify(self.good)
-            except Exception:  # noqa: BLE001 - the operator itself may be what failed; keep what is known
+            except Exception:
                 _log.debug("the residual could not be recomputed", exc_info=True)
             if status in {Status.MAX_ITER, Status.TIME_LIMIT} and residual <= self.tolerance:
                 status = Status.CONVERGED

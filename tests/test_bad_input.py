@@ -183,7 +183,12 @@ TABLE = [
         "sinkhorn, cost",
         ot.sinkhorn,
         {"cost": COST, "a": P, "b": Q, "reg": 0.5},
-        {"cost": (*BESIDE, "empty", "too many dimensions", "too short", "columns"), "a": WEIGHTS, "b": WEIGHTS},
+        # Plus infinity is a legal cost: it forbids the pair.
+        {
+            "cost": (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns"),
+            "a": WEIGHTS,
+            "b": WEIGHTS,
+        },
         {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
     ),
     Entry(

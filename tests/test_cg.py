@@ -11,7 +11,6 @@ import scipy.sparse as sps
 import scipy.sparse.linalg as spla
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from xpsolve.backends.errors import BackendError, ConvergenceError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import count_transfers, to_host
 from xpsolve.problems import circulant, poisson2d, spd_with_condition
@@ -70,8 +69,7 @@ def test_no_false_convergence_in_float32() -> None:
         b = rng.standard_normal(n).astype(np.float32)
         try:
             result = cg(A, b, rtol=1e-5, maxiter=600)
-        except ConvergenceWarning as warning:  # warnings are errors here
-            assert "cg" in str(warning)
+        except ConvergenceWarning:  # warnings are errors here
             continue
         truth = np.linalg.norm(b.astype(float) - A.astype(float) @ result.x.astype(float))
         assert result.x.dtype == np.float32

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from xpsolve.backends.errors import BackendError, InputError
 from xpsolve.backends.pairs import (
     Kernel,
@@ -156,7 +155,9 @@ def test_every_library(xp: Any, make: Any, cloud: tuple[np.ndarray, ...]) -> Non
 def test_lattice_sums_are_theta_functions(engine: str, s: float, theta: float) -> None:
     line = np.arange(-12.0, 13.0)
     grid = np.stack([g.ravel() for g in np.meshgrid(line, line)], axis=1)
-    result = kernel_sum(np.zeros((1, 2)), grid, np.ones(len(grid)), exponential("sqeuclidean", math.pi * s), engine=engine)
+    result = kernel_sum(
+        np.zeros((1, 2)), grid, np.ones(len(grid)), exponential("sqeuclidean", math.pi * s), engine=engine
+    )
     np.testing.assert_allclose(result, theta**2, rtol=1e-14)
 
 

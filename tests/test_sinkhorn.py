@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from xpsolve.backends.errors import ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import PointCloud, sinkhorn
@@ -129,8 +128,12 @@ def test_permutation_scaling_and_marginals(n: int, m: int, reg: float, seed: int
     np.testing.assert_allclose(plan.sum(axis=1), a, atol=1e-9)
     np.testing.assert_allclose(plan.sum(axis=0), b, atol=1e-9)
     order = rng.permutation(n)
-    np.testing.assert_allclose(sinkhorn(C[order], a[order], b, reg=reg, tol=1e-10, maxiter=100_000).value, result.value, rtol=1e-7)
-    np.testing.assert_allclose(sinkhorn(3 * C, a, b, reg=3 * reg, tol=1e-10, maxiter=100_000).value, 3 * result.value, rtol=1e-7)
+    np.testing.assert_allclose(
+        sinkhorn(C[order], a[order], b, reg=reg, tol=1e-10, maxiter=100_000).value, result.value, rtol=1e-7
+    )
+    np.testing.assert_allclose(
+        sinkhorn(3 * C, a, b, reg=3 * reg, tol=1e-10, maxiter=100_000).value, 3 * result.value, rtol=1e-7
+    )
 
 
 def test_bad_input_names_the_argument() -> None:

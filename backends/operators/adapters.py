@@ -48,7 +48,9 @@ def as_operator(A: Any, *, like: Array, name: str = "A", square: bool = True) ->
         n = like.shape[0]
         op = LinearOperator((n, n), A, dtype=like.dtype, name=name)
     else:
-        raise BackendError(f"{name} is a {type(A).__name__}: expected a 2-d array, a sparse matrix, an operator or a callable")
+        raise BackendError(
+            f"{name} is a {type(A).__name__}: expected a 2-d array, a sparse matrix, an operator or a callable"
+        )
     if square and op.shape != (like.shape[0], like.shape[0]):
         raise InputError(f"{name} has shape {op.shape}, expected ({like.shape[0]}, {like.shape[0]})")
     return op
@@ -143,7 +145,9 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
 def _foreign(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
     """A SciPy or PyLops operator: it computes on the host."""
     if not is_numpy(xp):
-        raise BackendError(f"{name} is a {type(A).__module__} operator and works on NumPy arrays, the vector is {library(xp)}")
+        raise BackendError(
+            f"{name} is a {type(A).__module__} operator and works on NumPy arrays, the vector is {library(xp)}"
+        )
     if getattr(A, "dtype", None) is not None:
         _check_dtype(A.dtype, like, name)
     return LinearOperator(

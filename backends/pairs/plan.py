@@ -95,9 +95,7 @@ def default_memory() -> int:
     return min(2**30, free // 4)
 
 
-def make_plan(
-    problem: PairProblem, reduction: str, *, engine: str, passes: int | None, memory: int | None
-) -> Plan:
+def make_plan(problem: PairProblem, reduction: str, *, engine: str, passes: int | None, memory: int | None) -> Plan:
     """Choose an engine for ``reduction``; an explicit ``engine`` other than ``"auto"`` is only checked."""
     n, m, d = problem.shape
     itemsize = 4 if "32" in str(problem.x.dtype) else 8

@@ -11,7 +11,6 @@ import scipy.sparse as sps
 import scipy.sparse.linalg as spla
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
-
 from xpsolve.backends.pairs import nearest
 from xpsolve.backends.transfer import to_host
 from xpsolve.problems import poisson2d

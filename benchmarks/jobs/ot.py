@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_sample_images
-
 from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import PointCloud, SinkhornResult, sinkhorn
 
@@ -25,7 +24,7 @@ def run(quick: bool, backend: str) -> dict[str, Any]:
     xp = importlib.import_module(f"array_api_compat.{backend}")
     photographs = [image / np.float32(255) for image in load_sample_images().images]
     x, y = clouds(photographs, PIXELS)
-    cloud = PointCloud(xp.asarray(x), xp.asarray(y), "half_sqeuclidean", threads=2)
+    cloud = PointCloud(xp.asarray(x), xp.asarray(y), "half_sqeuclidean", threads=2, precision="single")
     seconds, result = _clocked(lambda: sinkhorn(cloud, reg=BLUR**2, tol=TOL, omega=OMEGA))
     table = [_row(PIXELS, "xpsolve", seconds, 1.0, result.residual, result.n_iter, "")]
     size = 2_000 if quick else PIXELS
@@ -37,13 +36,17 @@ def run(quick: bool, backend: str) -> dict[str, Any]:
         "title": "Colour transfer between two photographs",
         "table": table,
         "figures": [
-            ("A photograph, the colours wanted, and the photograph in those colours", _pictures(picture, photographs[1], recoloured)),
+            (
+                "A photograph, the colours wanted, and the photograph in those colours",
+                _pictures(picture, photographs[1], recoloured),
+            ),
             ("L1 violation of the marginals against iterations", _curve(result)),
         ],
         "text": (
             f"{PIXELS} random pixels of each photograph in float32, cost |x-y|^2 / 2, regularisation {BLUR}^2, until the L1 "
             f"violation of both marginals is below {TOL}. Errors are that violation, of every implementation measured by the "
-            "same code. Seconds are wall time on two threads. GeomLoss runs a fixed annealing schedule and does not stop at a tolerance."
+            "same code. Seconds are wall time on two threads. GeomLoss runs a fixed annealing schedule and does not stop at a "
+            "tolerance."
         ),
         "plan": cloud.pairs(cloud.x, BLUR**2).plan("logsumexp").describe(),
     }
@@ -58,7 +61,7 @@ def clouds(photographs: list[np.ndarray], size: int) -> tuple[np.ndarray, np.nda
 
 
 def _peers(x: np.ndarray, y: np.ndarray, *, full: bool) -> list[dict[str, Any]]:
-    cloud, n = PointCloud(x, y, "half_sqeuclidean", threads=2), len(x)
+    cloud, n = PointCloud(x, y, "half_sqeuclidean", threads=2, precision="single"), len(x)
     ours, result = _clocked(lambda: sinkhorn(cloud, reg=BLUR**2, tol=TOL, omega=OMEGA))
     rows = [] if full else [_row(n, "xpsolve", ours, 1.0, result.residual, result.n_iter, "the size of the peers")]
     if importlib.util.find_spec("geomloss") and importlib.util.find_spec("torch"):
@@ -103,7 +106,9 @@ def _pot(x: np.ndarray, y: np.ndarray, cloud: PointCloud, ours: float, *, iterat
     seconds, log = _clocked(solve)
     f, g = (BLUR**2 * np.log(np.maximum(log[k] * n, 1e-300)) for k in ("u", "v"))
     error = _violation(cloud, f.astype(np.float32), g.astype(np.float32))
-    return _row(n, "peer:POT", seconds, seconds / ours, error, log["niter"], f"stored matrix, at most {iterations} iterations")
+    return _row(
+        n, "peer:POT", seconds, seconds / ours, error, log["niter"], f"stored matrix, at most {iterations} iterations"
+    )
 
 
 def _violation(cloud: PointCloud, f: np.ndarray, g: np.ndarray) -> float:

@@ -9,7 +9,6 @@ says which colour becomes which; it is never stored, and it extends to all the o
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_sample_image
-
 from xpsolve.solvers.ot import PointCloud, sinkhorn
 
 source = load_sample_image("china.jpg")[::4, ::4] / np.float32(255)

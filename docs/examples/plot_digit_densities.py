@@ -9,7 +9,6 @@ that are seldom written so, and pictures that are no digits at all.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
-
 from xpsolve.solvers.kde import GaussianKDE
 
 digits = load_digits()

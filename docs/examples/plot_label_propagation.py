@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sps
 from sklearn.datasets import load_digits
-
 from xpsolve.backends.pairs import nearest
 from xpsolve.solvers.linear import cg
 

@@ -21,7 +21,7 @@ class Dense:
     def __init__(self, C: Array) -> None:
         self.xp = array_namespace(cost=C)
         check_array(C, "cost", self.xp, ndim=2, finite=False)
-        if host_bool(self.xp.any(self.xp.isnan(C) | (C == -math.inf))):
+        if host_bool(self.xp.any(self.xp.isnan(C) | (-math.inf == C))):
             raise InputError("cost contains NaN or minus infinity")
         self.C, self.shape, self.like = C, (C.shape[0], C.shape[1]), C
 
@@ -34,10 +34,10 @@ class _DenseKernel:
     def __init__(self, S: Array, xp: Any) -> None:
         self.S, self.xp = S, xp
 
-    def rows(self, b: Array, guess: Array | None) -> Array:  # noqa: ARG002 - same signature as the cloud's
+    def rows(self, b: Array, guess: Array | None) -> Array:
         return logsumexp(self.S + b[None, :], axis=1, xp=self.xp)
 
-    def columns(self, a: Array, guess: Array | None) -> Array:  # noqa: ARG002
+    def columns(self, a: Array, guess: Array | None) -> Array:
         return logsumexp(self.S + a[:, None], axis=0, xp=self.xp)
 
     def row_average(self, b: Array, v: Array) -> Array:

@@ -290,7 +290,6 @@ def _coarse_start(
     return fine._update(None, fine.log_b, logs)
 
 
-
 def _weights(w: Array | None, name: str, n: int, like: Array, xp: Namespace) -> Array:
     if w is None:
         return xp.full((n,), 1.0 / n, dtype=like.dtype, device=device(like))
