@@ -59,8 +59,8 @@ class PointCloud:
     x, y : array (n, d), (m, d)
         Points of one library, device and dtype.
     cost : str or callable
-        ``"sqeuclidean"`` |x-y|^2 (POT), ``"half_sqeuclidean"`` |x-y|^2 / 2 (GeomLoss), ``"euclidean"``, ``"cityblock"``, or
-        a function of two tiles of points that returns their costs.
+        ``"sqeuclidean"`` (``|x-y|^2``, as POT), ``"half_sqeuclidean"`` (``|x-y|^2 / 2``, as GeomLoss), ``"euclidean"``,
+        ``"cityblock"``, or a function of two tiles of points that returns their costs.
     **options
         Options of `Pairs`, e.g. ``engine`` or ``threads``.
 
