@@ -94,13 +94,13 @@ def cloud() -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("engine", ["auto", "numpy", "array", "stored", "torch"])
+@pytest.mark.parametrize("engine", ["auto", "numpy", "array", "stored", "torch", "numba", "dask"])
 def test_every_engine_agrees_with_direct_differences(
     engine: str, kernel: Kernel, dtype: str, cloud: tuple[np.ndarray, ...]
 ) -> None:
     x, y, v, b = (a.astype(dtype) for a in cloud)
-    if engine == "torch":
-        pytest.importorskip("torch")
+    if engine in ("torch", "numba", "dask"):
+        pytest.importorskip(engine)
     K = direct(x, y, kernel)
     if kernel.profile == "tophat" and dtype == "float32":
         K = (K > 0).astype(float)

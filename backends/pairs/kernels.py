@@ -64,7 +64,8 @@ class Kernel:
     ----------
     metric : str or callable
         ``"sqeuclidean"`` (``|x-y|^2``), ``"euclidean"`` (``|x-y|``), ``"cityblock"`` (``sum |x_k-y_k|``), ``"dot"``
-        (``x.y``), or a function of two tiles of points, (p, d) and (q, d), that returns the (p, q) array of values (plain array API).
+        (``x.y``), or a function of two tiles of points, (p, d) and (q, d), that returns
+        the (p, q) array of values (plain array API).
     scale : float
         Factor of the metric.
     profile : str
