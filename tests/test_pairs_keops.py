@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from xpsolve.backends.errors import InputError
 from xpsolve.backends.pairs import Kernel, Pairs, biweight, cauchy, gaussian, laplace, matern
 

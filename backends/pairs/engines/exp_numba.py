@@ -33,18 +33,18 @@ _C64 = tuple(1 / math.factorial(k) for k in range(14))
 
 
 @intrinsic
-def _bits_to_float(typingctx, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG001
+def _bits_to_float(typingctx, value):  # type: ignore[no-untyped-def]
     """Reinterpret an integer as the float of its size."""
     target = types.float32 if value.bitwidth == 32 else types.float64
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.bitcast(args[0], context.get_value_type(target))
 
     return target(value), codegen
 
 
 @njit(fastmath=_EXACT, cache=True, nogil=True)
-def _exp32(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _exp32(x):  # type: ignore[no-untyped-def]
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
     n = (x * np.float32(_INV_LOG2) + _MAGIC32) - _MAGIC32
     r = (x - n * _HIGH32) - n * _LOW32
@@ -60,7 +60,7 @@ def _exp32(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(fastmath=_EXACT, cache=True, nogil=True)
-def _exp64(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _exp64(x):  # type: ignore[no-untyped-def]
     x = min(max(x, -708.0), 709.0)
     n = (x * _INV_LOG2 + _MAGIC64) - _MAGIC64
     r = (x - n * _HIGH64) - n * _LOW64
@@ -85,7 +85,7 @@ def _exp64(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(fastmath=_SUM, cache=True, nogil=True)
-def exp_dot32(T, v, acc):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def exp_dot32(T, v, acc):  # type: ignore[no-untyped-def]
     """``acc[i, 0] += sum_j exp(T_ij) v_j`` for float32 tiles."""
     for i in range(T.shape[0]):
         total = np.float32(0.0)
@@ -96,7 +96,7 @@ def exp_dot32(T, v, acc):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
 
 
 @njit(fastmath=_SUM, cache=True, nogil=True)
-def exp_dot64(T, v, acc):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def exp_dot64(T, v, acc):  # type: ignore[no-untyped-def]
     """``acc[i, 0] += sum_j exp(T_ij) v_j`` for float64 tiles."""
     for i in range(T.shape[0]):
         total = 0.0
