@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError, MissingDependencyError
-from ..namespace import is_cupy, is_gpu, is_numpy, library
+from ..namespace import is_gpu, is_numpy, library
 from .problem import PairProblem
 
 #: Engine name -> (module, class) inside ``engines``; imported when chosen.
@@ -21,7 +21,6 @@ ENGINES = {
     "stored": ("stored", "Stored"),
     "array": ("array_tiles", "ArrayTiles"),
     "keops": ("keops", "KeOps"),
-    "cupy_raw": ("cupy_raw", "CupyRaw"),
     "dask": ("dask_rows", "DaskRows"),
 }
 #: Engines that compute on NumPy arrays only.
@@ -113,8 +112,6 @@ def make_plan(problem: PairProblem, reduction: str, *, engine: str, passes: int 
             raise InputError(f"engine {name!r} is not in this version of xpsolve")
         if absent:
             raise MissingDependencyError.for_extra(absent, _NEEDS[name][1], f"engine={name!r}")
-        if name == "cupy_raw" and not is_cupy(problem.xp):
-            raise InputError(f"engine 'cupy_raw' works on CuPy arrays, the points are {library(problem.xp)}")
     return Plan(name, reason, n, m, d, str(problem.x.dtype), library(problem.xp), problem.threads, size, problem.mixed)
 
 
@@ -134,9 +131,6 @@ def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int,
         return "stored", "a fixed kernel that fits in memory and is reused"
     gemm = kernel.exponential and kernel.metric in ("sqeuclidean", "dot") and not problem.exclude_self
     if is_gpu(problem.x):
-        few = gemm and kernel.metric == "sqeuclidean" and d <= 8 and reduction != "nearest"
-        if is_cupy(problem.xp) and few and not _absent("cupy_raw"):
-            return "cupy_raw", "a fused kernel is best in few dimensions"
         known = isinstance(kernel.metric, str) and not problem.exclude_self
         if known and d <= 64 and n * m >= _WORTH_KEOPS and not _absent("keops"):
             return "keops", "many pairs on a GPU"
