@@ -1,54 +1,157 @@
-"""NumPy's tiles with exp and the row sum fused into one compiled pass over the tile (extra ``numba``)."""
+"""Compiled tiles (extra ``numba``): differences, kernel and weighted sum in one pass that never leaves the cache."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from ..precision import centred
 from ..problem import PairProblem
-from .exp_numba import exp_dot32, exp_dot64
-from .numpy_tiles import NumpyTiles, TileMath
+from ..threads import over_rows
+from .numba_loops import METRICS, PROFILES, ROWS, fill_rows, online_rows, sum_rows
+from .numpy_tiles import NumpyTiles
 
-# The compiled exp covers exponents up to here; a tile beyond (a bad guess of a log-sum-exp) keeps NumPy's.
-_LARGEST = {"float32": 88.0, "float64": 709.0}
-
-
-class NumbaMath(TileMath):
-    """One column is fused; several columns, and mixed precision, keep exp and BLAS apart."""
-
-    def exp_sum(self, T: np.ndarray, out: np.ndarray, v: np.ndarray, acc: np.ndarray) -> None:
-        """``acc += exp(T) @ v``."""
-        if out is not T or v.shape[1] != 1 or not self.fits(T):
-            super().exp_sum(T, out, v, acc)
-        elif T.dtype == np.float32:
-            exp_dot32(T, v[:, 0], acc)
-        else:
-            exp_dot64(T, v[:, 0], acc)
-
-    def fits(self, T: np.ndarray) -> bool:
-        """Whether the exponents are known to stay in the range of the compiled exp."""
-        return True
-
-
-class _Checked(NumbaMath):
-    def fits(self, T: np.ndarray) -> bool:
-        # Reading the maximum of a tile in cache is cheap beside its exp; NaN fails the comparison too.
-        return bool(T.max() < _LARGEST[T.dtype.name])
+_LOG2E = 1.0 / math.log(2.0)
+# A row of a tile; four of them and a panel of the columns share a first-level cache of 32 KiB or more.
+_ROW_BYTES = 4096
+# Direct differences cost three operations a coordinate and lose no digit; products cost one and lose some.
+_DIRECT_UP_TO = 8
+# Beyond these, BLAS on a tile is as fast.
+_MOST_DIMENSIONS, _MOST_COLUMNS = 128, 16
 
 
 class NumbaTiles(NumpyTiles):
-    """See `NumpyTiles`."""
+    """NumPy's tiles answer what the loops do not cover: user metrics, many columns or dimensions, logarithms of other kernels."""
 
     name = "numba"
 
     def __init__(self, problem: PairProblem) -> None:
         super().__init__(problem)
-        self.math = NumbaMath() if problem.kernel.metric == "sqeuclidean" else _Checked()
+        kernel, (n, m, d) = problem.kernel, problem.shape
+        self.covered = kernel.metric in METRICS and d <= _MOST_DIMENSIONS and 0 not in (n, m, d) and kernel.scale != 0.0
+        if self.covered:
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Points in the order in which the loops read them: columns in blocks, each block by coordinates."""
+        problem, (n, m, d) = self.problem, self.problem.shape
+        kernel, dtype = problem.kernel, problem.x.dtype
+        x, y = problem.x, problem.y
+        unit = _LOG2E if kernel.exponential else 1.0
+        metric, scale = kernel.metric, kernel.scale * unit
+        row, column = np.zeros(n), np.zeros(m)
+        if metric == "sqeuclidean" and d > _DIRECT_UP_TO and not problem.mixed:
+            # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y about the common centre, where float32 (see precision) can carry it.
+            metric = "dot"
+            x, y = centred(problem)
+            row, column = (-scale * np.einsum("ij,ij->i", p, p, dtype=np.float64) for p in (x, y))
+            scale = -2.0 * scale
+        # Blocks of equal width, so that the last is not mostly padding; zeros fill up what four does not divide.
+        blocks = -(-m * dtype.itemsize // _ROW_BYTES)
+        self.width = -(-m // (16 * blocks)) * 16
+        K, rows = -(-d // 4) * 4, -(-n // 4) * 4
+        padded_x, padded_y = np.zeros((rows, K), dtype=dtype), np.zeros((blocks * self.width, K), dtype=dtype)
+        padded_x[:n, :d], padded_y[:m, :d] = x, y
+        self.X = padded_x.reshape(rows // 4, 4, K // 4, 4).swapaxes(1, 2).reshape(rows // 4, K // 4, 16)
+        self.Y = _aligned((blocks, K // 4, 4, self.width), dtype)
+        self.Y[...] = padded_y.reshape(blocks, self.width, K // 4, 4).transpose(0, 2, 3, 1)
+        self.row = np.zeros(rows, dtype=dtype)
+        self.row[:n] = row
+        self.column, self._metric, self._scale = column, METRICS[str(metric)], dtype.type(scale)
+
+    def _blocks(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        """``values`` (m,) or (m, r) as (blocks, J) or (blocks, r, J), padded."""
+        blocks, width = self.Y.shape[0], self.width
+        columns = values.shape[1:]
+        padded = np.full((blocks * width, *columns), fill, dtype=self.Y.dtype)
+        padded[: values.shape[0]] = values
+        shaped = padded.reshape(blocks, width, *columns)
+        out = _aligned((blocks, *columns, width), self.Y.dtype)
+        out[...] = np.moveaxis(shaped, 1, -1)
+        return out
+
+    def sum(self, v: np.ndarray) -> np.ndarray:
+        """See `Engine.sum`."""
+        if not self.covered or v.shape[1] > _MOST_COLUMNS:
+            return super().sum(v)
+        n = self.problem.shape[0]
+        profile, units = self._profile()
+        column, weights = self._blocks(self.column), self._blocks(v)
+        out = np.empty((self.row.shape[0], v.shape[1]), dtype=v.dtype)
+
+        def work(start: int, stop: int) -> None:
+            sum_rows(
+                self.X, self.Y, self.row, column, self._scale, weights, self._tile(), out, start, stop, self._metric,
+                profile, self.problem.exclude_self, units,
+            )  # fmt: skip
+
+        self._over_rows(work)
+        return out[:n]
+
+    def fill(self, matrix: np.ndarray) -> None:
+        """Write the whole kernel matrix."""
+        if not self.covered:
+            super().fill(matrix)
+            return
+        column, (profile, units) = self._blocks(self.column), self._profile()
+
+        def work(start: int, stop: int) -> None:
+            fill_rows(
+                self.X, self.Y, self.row, column, self._scale, self._tile(), matrix, start, stop, self._metric, profile,
+                self.problem.exclude_self, units,
+            )  # fmt: skip
+
+        self._over_rows(work)
+
+    def _profile(self) -> tuple[int, tuple[Any, ...]]:
+        """The kernel's number and the constants that the loops need in its dtype."""
+        dtype = self.problem.x.dtype.type
+        return PROFILES[self.problem.kernel.profile], (dtype(1.0), dtype(1.0 / 3.0), dtype(_LOG2E), dtype(0.0))
 
     def logsumexp(self, b: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
-        """See `Engine.logsumexp`."""
-        # With a guess the exponents may be anything; without, the row maximum bounds them by zero.
-        math, self.math = self.math, _Checked() if guess is not None else NumbaMath()
-        try:
+        """See `Engine.logsumexp`; the row maximum of a tile in cache costs less than a guess would save."""
+        if not self._online_covered:
             return super().logsumexp(b, guess)
-        finally:
-            self.math = math
+        return self._online_rows(b, np.empty((b.shape[0], 0), dtype=b.dtype))[1]
+
+    def softmax_sum(self, b: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Engine.softmax_sum`."""
+        if not self._online_covered or v.shape[1] > _MOST_COLUMNS:
+            return super().softmax_sum(b, v)
+        return self._online_rows(b, v)
+
+    @property
+    def _online_covered(self) -> bool:
+        return self.covered and self.problem.kernel.exponential
+
+    def _online_rows(self, b: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n, rows = self.problem.shape[0], self.row.shape[0]
+        column = self._blocks(self.column + _LOG2E * b.astype(np.float64), fill=-math.inf)
+        weights = self._blocks(v)
+        values, logs = np.empty((rows, v.shape[1]), dtype=v.dtype), np.empty(rows, dtype=b.dtype)
+
+        def work(start: int, stop: int) -> None:
+            online_rows(
+                self.X, self.Y, self.row, column, self._scale, weights, self._tile(), values, logs, start, stop,
+                self._metric, self.problem.exclude_self,
+            )  # fmt: skip
+
+        self._over_rows(work)
+        return values[:n], logs[:n]
+
+    def _tile(self) -> np.ndarray:
+        return _aligned((4, self.width), self.Y.dtype)
+
+    def _over_rows(self, work: Callable[[int, int], None]) -> None:
+        over_rows(work, self.row.shape[0], step=ROWS, threads=self.problem.threads)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An uninitialised array that starts on a cache line: a SIMD load across two lines costs twice."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, dtype=np.uint8)
+    offset = -memory.ctypes.data % 64
+    return memory[offset : offset + size].view(dtype).reshape(shape)
