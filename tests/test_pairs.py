@@ -200,15 +200,94 @@ def test_rows_without_mass_and_empty_sets(engine: str) -> None:
     assert Pairs(np.zeros((0, 1)), y, gaussian(1.0), engine=engine).sum(np.ones((2, 3))).shape == (0, 3)
 
 
-@pytest.mark.parametrize("kernel", [gaussian(0.3), cauchy(0.3)], ids=["gaussian", "cauchy"])
-@pytest.mark.parametrize("engine", ["numpy", "array", "stored"])
-def test_exclude_self(engine: str, kernel: Kernel) -> None:
-    x = np.random.default_rng(3).random((300, 2))
-    K = direct(x, x, kernel)
+@pytest.mark.parametrize("kernel", ["gaussian", "cauchy", "matern32", "laplace", "attention"])
+@pytest.mark.parametrize("engine", ["numpy", "array", "stored", "numba"])
+def test_exclude_self_across_tiles(engine: str, kernel: str) -> None:
+    if engine == "numba":
+        pytest.importorskip("numba")
+    n = 1100  # several tiles a side for every engine, and no multiple of any
+    rng = np.random.default_rng(3)
+    x, v, b = rng.random((n, 2)), rng.random((n, 2)), rng.standard_normal(n)
+    K = direct(x, x, KERNELS[kernel])
     np.fill_diagonal(K, 0.0)
-    p = Pairs(x, x, kernel, engine=engine, exclude_self=True)
-    np.testing.assert_allclose(p.sum(np.ones(300)), K.sum(axis=1), rtol=1e-12)
-    np.testing.assert_allclose(p.logsumexp(), np.log(K.sum(axis=1)), rtol=1e-12)
+    p = Pairs(x, x, KERNELS[kernel], engine=engine, exclude_self=True)
+    np.testing.assert_allclose(p.sum(v), K @ v, rtol=1e-12)
+    np.testing.assert_allclose(p.sum(v[:, 0]), K @ v[:, 0], rtol=1e-12)
+    expected = np.log(K @ np.exp(b))
+    np.testing.assert_allclose(p.logsumexp(b), expected, rtol=1e-12)
+    np.testing.assert_allclose(p.logsumexp(b, guess=expected + 900.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(p.softmax_sum(v, b)[0], (K * np.exp(b)) @ v / np.exp(expected)[:, None], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("d", [1, 2, 4, 5, 9, 40, 128, 130])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (130, 1025), (7, 2100)])
+def test_numba_at_every_shape(shape: tuple[int, int], d: int, dtype: str) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(9)
+    (n, m), kernel = shape, gaussian(0.4 * math.sqrt(d))
+    x, y = (rng.random((k, d)).astype(dtype) for k in shape)
+    v, b = rng.standard_normal((m, 20)).astype(dtype), rng.standard_normal(m).astype(dtype)
+    K = direct(x, y, kernel)
+    p = Pairs(x, y, kernel, engine="numba")
+    tol = 1e-13 if dtype == "float64" else 3e-6
+    for columns in (v, v[:, :3], v[:, 0]):
+        np.testing.assert_allclose(p.sum(columns), K @ columns.astype(float), atol=tol * m)
+    np.testing.assert_allclose(p.logsumexp(b), log_sum(K, b.astype(float)), atol=10 * tol)
+    matrix = np.empty(shape, dtype=dtype)
+    p._for("sum").fill(matrix)
+    np.testing.assert_allclose(matrix, K, atol=tol)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+def test_a_running_maximum_that_rises_late(engine: str) -> None:
+    # The mass of a row lies in its last columns, a thousand orders of magnitude above the first.
+    if engine == "numba":
+        pytest.importorskip("numba")
+    y = np.linspace(0.0, 1.0, 3000)[:, None]
+    b = 3000.0 * np.linspace(0.0, 1.0, 3000)
+    b[:600] = -math.inf
+    x = np.asarray([[0.0], [0.5]])
+    exponent = b - 0.5 * (x - y.T) ** 2
+    p = Pairs(x, y, gaussian(1.0), engine=engine)
+    top = exponent.max(axis=1)
+    expected = top + np.log(np.exp(exponent - top[:, None]).sum(axis=1))
+    np.testing.assert_allclose(p.logsumexp(b), expected, rtol=1e-13)
+    weights = np.exp(exponent - expected[:, None])
+    np.testing.assert_allclose(p.softmax_sum(y, b)[0], weights @ y, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_compiled_exponential_is_right_to_rounding(dtype: str) -> None:
+    pytest.importorskip("numba")
+    from numba import njit
+    from xpsolve.backends.pairs.engines.exp_numba import exp2
+
+    @njit
+    def each(t):  # type: ignore[no-untyped-def]
+        out = np.empty_like(t)
+        for i in range(t.size):
+            out[i] = exp2(t[i])
+        return out
+
+    info = np.finfo(dtype)
+    t = np.linspace(info.minexp, info.maxexp - 1e-3, 200_003).astype(dtype)
+    exact = np.exp2(t.astype(np.longdouble))
+    assert np.max(np.abs(each(t) / exact - 1)) < 1.01 * info.eps
+    edge = np.asarray([-math.inf, info.minexp - 1.0, 0.0, info.maxexp, 1e30, math.inf], dtype=dtype)
+    assert each(edge).tolist() == [0.0, 0.0, 1.0, math.inf, math.inf, math.inf]
+
+
+@pytest.mark.parametrize("engine", ["numpy", "array", "numba"])
+def test_small_bandwidths_in_float32_keep_their_digits(engine: str) -> None:
+    if engine == "numba":
+        pytest.importorskip("numba")
+    rng = np.random.default_rng(10)
+    x, y = (rng.random((200, 3)).astype("float32") for _ in range(2))
+    y[:100] = x[:100] + 1e-3 * rng.standard_normal((100, 3)).astype("float32")
+    p = Pairs(x, y, gaussian(1e-3), engine=engine)
+    K = direct(x, y, gaussian(1e-3))
+    np.testing.assert_allclose(p.sum(np.ones(200, dtype="float32"))[:100], K.sum(axis=1)[:100], rtol=3e-6, atol=1e-30)
 
 
 def test_threads_do_not_change_a_bit() -> None:

@@ -17,6 +17,8 @@ from .problem import PairProblem
 from .threads import default_threads
 
 _PRECISIONS = ("auto", "single", "mixed")
+# Pairs below which starting threads costs more than they save.
+_WORTH_THREADS = 2_000_000
 
 
 class Pairs:
@@ -39,7 +41,7 @@ class Pairs:
     memory : int, optional
         Bytes a stored kernel may take; default 1 GiB or a quarter of the free memory.
     threads : int, optional
-        Host threads; default ``OMP_NUM_THREADS`` or all processors.
+        Host threads; default ``OMP_NUM_THREADS`` or all processors, one for less than two million pairs.
     precision : {"auto", "single", "mixed"}
         Whether float32 problems form their exponents in float64: ``"auto"`` where float32 would lose more than 1e-5.
 
@@ -88,7 +90,9 @@ class Pairs:
         if memory is not None:
             check_scalar(memory, "memory", non_negative=True)
         check_choice(precision, "precision", _PRECISIONS)
-        threads = default_threads() if threads is None else check_count(threads, "threads")
+        if threads is None:
+            threads = default_threads() if x.shape[0] * y.shape[0] >= _WORTH_THREADS else 1
+        check_count(threads, "threads")
         mixed = precision == "mixed" or (precision == "auto" and needs_mixed(x, y, kernel, xp))
         self._problem = PairProblem(
             x, y, kernel, xp, exclude_self=exclude_self, threads=threads, mixed=mixed and x.dtype == xp.float32

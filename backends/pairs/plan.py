@@ -34,8 +34,10 @@ _NEEDS = {
     "dask": (("dask",), "dask"),
 }
 
-# Below this many pairs, importing a compiler costs more than it saves.
-_WORTH_COMPILED = 2_000_000
+# Pairs over all passes for which loading numba (half a second, some seconds once per machine) is worth its speed; when it
+# is loaded already, far fewer.
+_WORTH_COMPILED, _WORTH_LOADED = 200_000_000, 100_000
+_MANY, _WIDEST = 100, 128
 _WORTH_KEOPS = 10_000_000
 _MANY_PASSES = 3
 
@@ -125,23 +127,30 @@ def _absent(name: str) -> str | None:
 
 
 def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int, memory: int) -> tuple[str, str]:
-    n, m, d = problem.shape
-    kernel = problem.kernel
     if reduction == "sum" and (passes is None or passes >= _MANY_PASSES) and size <= memory:
         return "stored", "a fixed kernel that fits in memory and is reused"
-    gemm = kernel.exponential and kernel.metric in ("sqeuclidean", "dot") and not problem.exclude_self
+    return choose_tiles(problem, reduction, passes)
+
+
+def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tuple[str, str]:
+    """The engine that computes the pairs anew at each pass, and why."""
+    n, m, d = problem.shape
+    kernel = problem.kernel
+    known = isinstance(kernel.metric, str)
     if is_gpu(problem.x):
-        known = isinstance(kernel.metric, str) and not problem.exclude_self
-        if known and d <= 64 and n * m >= _WORTH_KEOPS and not _absent("keops"):
+        if known and not problem.exclude_self and d <= 64 and n * m >= _WORTH_KEOPS and not _absent("keops"):
             return "keops", "many pairs on a GPU"
         return "array", "tiles on the device"
     if not is_numpy(problem.xp):
         return "array", "plain array-API tiles"
-    if gemm and n * m >= _WORTH_COMPILED and reduction != "nearest" and not _absent("numba"):
-        return "numba", "numba is installed and there are enough pairs"
-    if gemm and "64" in str(problem.x.dtype) and "torch" in sys.modules:
+    if known and d <= _WIDEST and (reduction == "sum" or (reduction != "nearest" and kernel.exponential)):
+        enough = _WORTH_LOADED if "numba" in sys.modules else _WORTH_COMPILED
+        if n * m * (_MANY if passes is None else passes) >= enough and not _absent("numba"):
+            return "numba", "numba is installed and there are enough pairs"
+    gemm = kernel.metric in ("sqeuclidean", "dot")
+    if gemm and kernel.exponential and "64" in str(problem.x.dtype) and "torch" in sys.modules:
         return "torch", "torch is loaded and its float64 exp is faster"
-    return "numpy", "tiles of one GEMM and one exp" if gemm else "tiles by direct differences"
+    return "numpy", "tiles of one GEMM" if gemm else "tiles by direct differences"
 
 
 def build(name: str, problem: PairProblem) -> Any:

@@ -4,8 +4,9 @@ A panel runs over four coordinates and adds to ``D_ij`` (a squared or city-block
 ``t_ij = a_i + c_j - s D_ij`` (``sqrt(D_ij)`` for a Euclidean distance), its kernel, and the weighted sum. Exponents are to
 base two. Nothing is written to main memory but the answers.
 
-Arrays: ``X`` (n/4, d/4, 16) and ``Y`` (blocks, d/4, 4, J) hold the points as the panels read them; ``a`` (n,), ``c`` (blocks, J),
-``v`` (blocks, r, J), and the tile ``T`` (4, J). Scalars come in the dtype of the points: a Python number would make float32 arithmetic float64.
+Arrays: ``X`` (n/4, d/4, 16) and ``Y`` (blocks, d/4, 4, J) hold the points as the panels read them; ``a`` (n,), ``c`` (blocks,
+J), ``v`` (blocks, r, J), and the tile ``T`` (4, J). Scalars come in the dtype of the points: a Python number would make
+float32 arithmetic float64.
 """
 
 from __future__ import annotations

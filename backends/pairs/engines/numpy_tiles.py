@@ -47,8 +47,11 @@ class NumpyTiles(ArrayTiles):
 
     @property
     def _by_gemm(self) -> bool:
-        kernel = self.problem.kernel
-        return kernel.exponential and kernel.metric in ("sqeuclidean", "dot") and not self.problem.exclude_self
+        return self.problem.kernel.metric in ("sqeuclidean", "dot") and 0 not in self.problem.shape
+
+    @property
+    def _online_by_gemm(self) -> bool:
+        return self._by_gemm and self.problem.kernel.exponential
 
     def _augmented(self, b: np.ndarray | None, shift: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """``X'`` (n, d+2) and ``Y'^T`` (d+2, m)."""
@@ -78,11 +81,32 @@ class NumpyTiles(ArrayTiles):
         dtype = self.problem.x.dtype
         return T, T if dtype == T.dtype else np.empty(self.bm * self.bn, dtype=dtype)
 
+    def _kernel_sum(self, T: np.ndarray, E: np.ndarray, v: np.ndarray, acc: np.ndarray, i: int, j: int) -> None:
+        """``acc += k @ v`` for the tile of exponents at rows ``i`` and columns ``j``; destroys ``T``."""
+        if self.problem.exclude_self:
+            _own(T, i, j)[...] = -math.inf
+        if self.problem.kernel.exponential:
+            self.math.exp_sum(T, E, v, acc)
+        else:
+            acc += self._profile(T) @ v
+
+    def _profile(self, T: np.ndarray) -> np.ndarray:
+        """Kernels of ``-T`` in the problem's dtype; rounding may have made a distance negative, self pairs have none."""
+        np.negative(T, out=T)
+        np.maximum(T, 0.0, out=T)
+        own = np.isposinf(T) if self.problem.exclude_self else None
+        if own is not None:
+            T[own] = 0.0
+        E = self.problem.kernel.value(T, np).astype(self.problem.x.dtype, copy=False)
+        if own is not None:
+            E[own] = 0.0
+        return np.asarray(E)
+
     def _row_sums(self, left: np.ndarray, right: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
-        """``out = exp(left @ right) @ v``; accumulates in float64."""
+        """``out = exp(left @ right) @ v`` (or another profile); accumulates in float64."""
         m, bm, bn = right.shape[1], self.bm, self.bn
-        matmul, exp_sum = np.matmul, self.math.exp_sum
-        columns = [(np.ascontiguousarray(right[:, j : j + bn]), v[j : j + bn]) for j in range(0, m, bn)]
+        matmul, kernel_sum = np.matmul, self._kernel_sum
+        columns = [(j, np.ascontiguousarray(right[:, j : j + bn]), v[j : j + bn]) for j in range(0, m, bn)]
 
         def work(start: int, stop: int) -> None:
             T_buffer, E_buffer = self._buffers()
@@ -92,18 +116,18 @@ class NumpyTiles(ArrayTiles):
                 h = rows.shape[0]
                 total = acc[:h]
                 total[...] = 0.0
-                for block, weights in columns:
+                for j, block, weights in columns:
                     size, shape = h * block.shape[1], (h, block.shape[1])
                     T = T_buffer[:size].reshape(shape)
                     E = T if E_buffer is T_buffer else E_buffer[:size].reshape(shape)
                     matmul(rows, block, out=T)
-                    exp_sum(T, E, weights, total)
+                    kernel_sum(T, E, weights, total, i, j)
                 out[i : i + h] = total
 
         over_rows(work, left.shape[0], step=bm, threads=self.problem.threads)
 
     def sum(self, v: np.ndarray) -> np.ndarray:
-        if not self._by_gemm or 0 in self.problem.shape:
+        if not self._by_gemm:
             return np.asarray(super().sum(v))
         left, right = self._augmented(None, None)
         out = np.empty((left.shape[0], v.shape[1]), dtype=v.dtype)
@@ -113,7 +137,7 @@ class NumpyTiles(ArrayTiles):
     def fill(self, matrix: np.ndarray) -> None:
         """Write the whole kernel matrix, tile by tile."""
         n, m, _ = self.problem.shape
-        if 0 in self.problem.shape or not self._by_gemm:
+        if not self._by_gemm:
 
             def by_tiles(start: int, stop: int) -> None:
                 for i in range(start, stop, self.rows):
@@ -134,12 +158,17 @@ class NumpyTiles(ArrayTiles):
                     T = T_buffer[: rows.shape[0] * block.shape[1]].reshape(rows.shape[0], block.shape[1])
                     np.matmul(rows, block, out=T)
                     target = matrix[i : i + rows.shape[0], j : j + block.shape[1]]
-                    np.exp(T, out=target, dtype=target.dtype, casting="same_kind")
+                    if self.problem.exclude_self:
+                        _own(T, i, j)[...] = -math.inf
+                    if self.problem.kernel.exponential:
+                        np.exp(T, out=target, dtype=target.dtype, casting="same_kind")
+                    else:
+                        target[...] = self._profile(T)
 
         over_rows(work, n, step=self.bm, threads=self.problem.threads)
 
     def logsumexp(self, b: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
-        if not self._by_gemm or 0 in self.problem.shape:
+        if not self._online_by_gemm:
             return np.asarray(super().logsumexp(b))
         if guess is None:
             return self._online(b, None)[1]
@@ -158,7 +187,7 @@ class NumpyTiles(ArrayTiles):
         return out
 
     def softmax_sum(self, b: np.ndarray, v: Any) -> tuple[np.ndarray, np.ndarray]:
-        if not self._by_gemm or 0 in self.problem.shape:
+        if not self._online_by_gemm:
             return super().softmax_sum(b, v)
         return self._online(b, v)
 
@@ -167,12 +196,13 @@ class NumpyTiles(ArrayTiles):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Streaming log-sum-exp: a running row maximum, and sums rescaled when it rises."""
         left, right = self._augmented(b, None)
+        numbers = np.arange(left.shape[0]) if rows is None else rows
         left = left if rows is None else left[rows]
         n, m, bm, bn = left.shape[0], right.shape[1], self.bm, self.bn
         dtype = b.dtype
         ones = np.ones((m, 1), dtype=dtype)
         v1 = ones if v is None else np.concatenate([ones, v], axis=1)
-        columns = [(np.ascontiguousarray(right[:, j : j + bn]), v1[j : j + bn]) for j in range(0, m, bn)]
+        columns = [(j, np.ascontiguousarray(right[:, j : j + bn]), v1[j : j + bn]) for j in range(0, m, bn)]
         values, logs = np.zeros((n, v1.shape[1] - 1), dtype=dtype), np.empty(n, dtype=dtype)
 
         def work(start: int, stop: int) -> None:
@@ -182,11 +212,15 @@ class NumpyTiles(ArrayTiles):
                 h = part.shape[0]
                 top = np.full(h, -math.inf)
                 acc = np.zeros((h, v1.shape[1]))
-                for block, weights in columns:
+                for j, block, weights in columns:
                     size, shape = h * block.shape[1], (h, block.shape[1])
                     T = T_buffer[:size].reshape(shape)
                     E = T if E_buffer is T_buffer else E_buffer[:size].reshape(shape)
                     np.matmul(part, block, out=T)
+                    if self.problem.exclude_self:
+                        own = numbers[i : i + h] - j
+                        inside = np.flatnonzero((own >= 0) & (own < block.shape[1]))
+                        T[inside, own[inside]] = -math.inf
                     new = np.maximum(top, T.max(axis=1))
                     safe = np.where(np.isfinite(new), new, 0.0)
                     T -= safe.astype(T.dtype)[:, None]
@@ -234,3 +268,10 @@ class NumpyTiles(ArrayTiles):
 
         over_rows(work, n, step=height, threads=self.problem.threads)
         return indices, values
+
+
+def _own(T: np.ndarray, i: int, j: int) -> np.ndarray:
+    """A view of the pairs (i, i) of a tile whose corner is at row ``i`` and column ``j``; empty when it holds none."""
+    part = T[max(j - i, 0) :, max(i - j, 0) :]
+    # einsum's diagonal is a view that may be written to.
+    return np.einsum("ii->i", part[: min(part.shape), : min(part.shape)])

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...namespace import Array, is_numpy
+from ..plan import build, choose_tiles
 from ..problem import PairProblem
-from .array_tiles import ArrayTiles
 from .numpy_tiles import NumpyTiles
 
 
@@ -17,9 +17,10 @@ class Stored:
 
     name = "stored"
 
-    def __init__(self, problem: PairProblem, tiles: ArrayTiles | None = None) -> None:
+    def __init__(self, problem: PairProblem) -> None:
         self.problem, self.xp = problem, problem.xp
-        self.tiles = tiles or (NumpyTiles(problem) if is_numpy(problem.xp) else ArrayTiles(problem))
+        name, _ = choose_tiles(problem, "sum", 1)
+        self.tiles: Any = build(name if is_numpy(problem.xp) else "array", problem)
         self._matrix: Array | None = None
 
     @property
