@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from ..errors import BackendError, InputError
-from ..namespace import Array, array_namespace, device
+from ..namespace import Array, array_namespace, device, has_float64
 from ..operators import LinearOperator
 from ..transfer import host_bool
 from ..validation import check_array, check_choice, check_count, check_dtype, check_scalar
 from .kernels import Kernel, Metric, exponential
 from .plan import Plan, build, make_plan
-from .precision import needs_mixed
+from .precision import expansion_loses
 from .problem import PairProblem
 from .threads import default_threads
 
@@ -43,7 +43,9 @@ class Pairs:
     threads : int, optional
         Host threads; default ``OMP_NUM_THREADS`` or all processors, one for less than two million pairs.
     precision : {"auto", "single", "mixed"}
-        Whether float32 problems form their exponents in float64: ``"auto"`` where float32 would lose more than 1e-5.
+        ``"auto"`` guards against the digits that distances lose when they come from one product of the points: where that
+        is more than 1e-5, float32 problems form their exponents in float64; where it is more than 1e-11, float64 problems
+        take differences. ``"single"`` never does, ``"mixed"`` always (float32).
 
     Raises
     ------
@@ -93,10 +95,12 @@ class Pairs:
         if threads is None:
             threads = default_threads() if x.shape[0] * y.shape[0] >= _WORTH_THREADS else 1
         check_count(threads, "threads")
-        mixed = precision == "mixed" or (precision == "auto" and needs_mixed(x, y, kernel, xp))
+        single = x.dtype == xp.float32 and has_float64(x, xp)
+        loses = precision == "auto" and expansion_loses(x, y, kernel, xp)
         self._problem = PairProblem(
-            x, y, kernel, xp, exclude_self=exclude_self, threads=threads, mixed=mixed and x.dtype == xp.float32
-        )
+            x, y, kernel, xp, exclude_self=exclude_self, threads=threads,
+            mixed=single and (loses or precision == "mixed"), direct=loses and not single,
+        )  # fmt: skip
         self._engine, self._passes, self._memory = engine, passes, memory
         self._built: dict[str, Any] = {}
         self._transposed: Pairs | None = None
@@ -119,7 +123,7 @@ class Pairs:
             if callable(metric):
                 kernel = Kernel(lambda a, b: metric(b, a).T, p.kernel.scale, p.kernel.profile)
             other._problem = PairProblem(
-                p.y, p.x, kernel, p.xp, exclude_self=p.exclude_self, threads=p.threads, mixed=p.mixed
+                p.y, p.x, kernel, p.xp, exclude_self=p.exclude_self, threads=p.threads, mixed=p.mixed, direct=p.direct
             )
             other._engine, other._passes, other._memory = self._engine, self._passes, self._memory
             other._built, other._transposed = {}, self

@@ -147,7 +147,7 @@ def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tu
         enough = _WORTH_LOADED if "numba" in sys.modules else _WORTH_COMPILED
         if n * m * (_MANY if passes is None else passes) >= enough and not _absent("numba"):
             return "numba", "numba is installed and there are enough pairs"
-    gemm = kernel.metric in ("sqeuclidean", "dot")
+    gemm = kernel.metric in ("sqeuclidean", "dot") and not problem.direct
     if gemm and kernel.exponential and "64" in str(problem.x.dtype) and "torch" in sys.modules:
         return "torch", "torch is loaded and its float64 exp is faster"
     return "numpy", "tiles of one GEMM" if gemm else "tiles by direct differences"

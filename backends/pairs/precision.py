@@ -1,33 +1,32 @@
-"""What float32 can carry: centring, and when exponents must be formed in float64."""
+"""What a precision can carry: centring, and when distances must not come from a product of the points."""
 
 from __future__ import annotations
 
-from ..namespace import Array, Namespace, has_float64
+from ..namespace import Array, Namespace, finfo_eps, has_float64, wide_dtype
 from ..transfer import host_float
 from .kernels import Kernel
 from .problem import PairProblem
 
-# Relative error of a float32 kernel value above which exponents are formed in float64 (1.3 to 1.6 times the time).
-_TARGET = 1e-5
-_EPS32 = 6e-8
+# Relative error of a kernel value above which |x|^2 + |y|^2 - 2 x.y will not do: float32 then forms exponents in float64 (1.3
+# to 1.6 times the time), float64 takes direct differences (d times the passes).
+_TARGET = {"float32": 1e-5, "float64": 1e-11}
 
 
-def needs_mixed(x: Array, y: Array, kernel: Kernel, xp: Namespace) -> bool:
-    """Whether float32 exponents would lose more than the target: their error is about ``eps * scale * R^2``.
+def expansion_loses(x: Array, y: Array, kernel: Kernel, xp: Namespace) -> bool:
+    """Whether distances by one product lose more than the target: the error of an exponent is about ``eps * scale * R^2``.
 
     ``R`` is the radius of the points about their centre. Euclidean distances are square roots of an expansion, so their
-    error near zero is only the square root of that: they are always formed in float64.
+    error near zero is only the square root of that: they are never expanded.
     """
-    if x.dtype != xp.float32 or not has_float64(x, xp) or 0 in (x.shape[0], y.shape[0], x.shape[1]):
-        return False
     if kernel.metric == "euclidean":
         return True
-    if kernel.metric != "sqeuclidean":
+    if kernel.metric != "sqeuclidean" or 0 in (x.shape[0], y.shape[0], x.shape[1]):
         return False
-    wide = xp.float64
+    wide = wide_dtype(x, xp)
     centre = xp.mean(xp.astype(y, wide), axis=0)
     radii = xp.stack([xp.max(xp.sum((xp.astype(p, wide) - centre) ** 2, axis=1)) for p in (x, y)])
-    return 2 * _EPS32 * kernel.scale * host_float(xp.max(radii)) > _TARGET
+    target = _TARGET["float32" if x.dtype == xp.float32 else "float64"]
+    return finfo_eps(x.dtype, xp) * kernel.scale * host_float(xp.max(radii)) > target
 
 
 def centred(problem: PairProblem) -> tuple[Array, Array]:

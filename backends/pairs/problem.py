@@ -26,7 +26,9 @@ class PairProblem:
     threads : int
         Threads an engine may use on the host.
     mixed : bool
-        Exponents in float64 although the data are float32 (see `precision.needs_mixed`).
+        Exponents in float64 although the data are float32 (see `precision.expansion_loses`).
+    direct : bool
+        Distances from differences of coordinates, never from a product of the points.
     """
 
     x: Array
@@ -36,6 +38,7 @@ class PairProblem:
     exclude_self: bool = False
     threads: int = 1
     mixed: bool = False
+    direct: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ class ArrayTiles:
             return kind(x, y)
         if kind == "dot":
             return x @ y.T
-        if kind == "sqeuclidean" and x.shape[1] > 16:
+        if kind == "sqeuclidean" and x.shape[1] > 16 and not self.problem.direct:
             squares = xp.sum(x * x, axis=1)[:, None] + xp.sum(y * y, axis=1)[None, :]
             return xp.maximum(squares - 2.0 * (x @ y.T), 0.0)
         total = xp.zeros((x.shape[0], y.shape[0]), dtype=x.dtype, device=device(x))

@@ -43,7 +43,7 @@ class NumbaTiles(NumpyTiles):
         unit = _LOG2E if kernel.exponential else 1.0
         metric, scale = kernel.metric, kernel.scale * unit
         row, column = np.zeros(n), np.zeros(m)
-        if metric == "sqeuclidean" and d > _DIRECT_UP_TO and not problem.mixed:
+        if metric == "sqeuclidean" and d > _DIRECT_UP_TO and not (problem.mixed or problem.direct):
             # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y about the common centre, where float32 (see precision) can carry it.
             metric = "dot"
             x, y = centred(problem)

@@ -47,7 +47,8 @@ class NumpyTiles(ArrayTiles):
 
     @property
     def _by_gemm(self) -> bool:
-        return self.problem.kernel.metric in ("sqeuclidean", "dot") and 0 not in self.problem.shape
+        problem = self.problem
+        return problem.kernel.metric in ("sqeuclidean", "dot") and not problem.direct and 0 not in problem.shape
 
     @property
     def _online_by_gemm(self) -> bool:
