@@ -109,17 +109,15 @@ ENGINE: dict[str, Any] = {
 VECTOR = (*BESIDE, "too short", "empty", "too many dimensions", "no dimension")
 # A weight of zero is a log-weight of minus infinity, so that alone is legal.
 LOGWEIGHTS = tuple(d for d in VECTOR if d != "minus inf")
-# The methods of Pairs are called inside iterations and do not look at values: that would be a host transfer each time.
-UNREAD = tuple(d for d in VECTOR if d not in FINITE)
 
 TABLE = [
-    Entry("Pairs.sum", _pairs("sum"), {"x": X, "y": Y, "v": V}, {**XY, "v": UNREAD}, ENGINE),
-    Entry("Pairs.logsumexp", _pairs("logsumexp"), {"x": X, "y": Y, "b": V}, {**XY, "b": UNREAD}),
+    Entry("Pairs.sum", _pairs("sum"), {"x": X, "y": Y, "v": V}, {**XY, "v": VECTOR}, ENGINE),
+    Entry("Pairs.logsumexp", _pairs("logsumexp"), {"x": X, "y": Y, "b": V}, {**XY, "b": LOGWEIGHTS}),
     Entry(
         "Pairs.softmax_sum",
         _pairs("softmax_sum"),
         {"x": X, "y": Y, "v": V, "b": V},
-        {**XY, "v": UNREAD, "b": UNREAD},
+        {**XY, "v": VECTOR, "b": LOGWEIGHTS},
     ),
     Entry(
         "Pairs.nearest",

@@ -9,7 +9,8 @@ from ..errors import BackendError, InputError
 from ..namespace import Array, array_namespace, device, has_float64
 from ..operators import LinearOperator
 from ..transfer import host_bool
-from ..validation import check_array, check_choice, check_count, check_dtype, check_scalar
+from ..validation import check_array, check_choice, check_count, check_scalar
+from ..validation import check_finite as check_finite_values
 from .kernels import Kernel, Metric, exponential
 from .plan import Plan, build, make_plan
 from .precision import expansion_loses
@@ -46,6 +47,9 @@ class Pairs:
         ``"auto"`` guards against the digits that distances lose when they come from one product of the points: where that
         is more than 1e-5, float32 problems form their exponents in float64; where it is more than 1e-11, float64 problems
         take differences. ``"single"`` never does, ``"mixed"`` always (float32).
+    check_finite : bool
+        Whether each reduction looks for NaN and infinities in what it is given: one host transfer a call, which a solver
+        on a GPU saves by False.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class Pairs:
         memory: int | None = None,
         threads: int | None = None,
         precision: str = "auto",
+        check_finite: bool = True,
     ) -> None:
         xp = array_namespace(x=x, y=y)
         check_array(x, "x", xp, ndim=2, allow_empty=True)
@@ -101,7 +106,7 @@ class Pairs:
             x, y, kernel, xp, exclude_self=exclude_self, threads=threads,
             mixed=single and (loses or precision == "mixed"), direct=loses and not single,
         )  # fmt: skip
-        self._engine, self._passes, self._memory = engine, passes, memory
+        self._engine, self._passes, self._memory, self._check_finite = engine, passes, memory, check_finite
         self._built: dict[str, Any] = {}
         self._transposed: Pairs | None = None
         if engine != "auto":
@@ -126,6 +131,7 @@ class Pairs:
                 p.y, p.x, kernel, p.xp, exclude_self=p.exclude_self, threads=p.threads, mixed=p.mixed, direct=p.direct
             )
             other._engine, other._passes, other._memory = self._engine, self._passes, self._memory
+            other._check_finite = self._check_finite
             other._built, other._transposed = {}, self
             self._transposed = other
         return self._transposed
@@ -145,17 +151,15 @@ class Pairs:
 
     def sum(self, v: Array) -> Array:
         """``sum_j k(x_i, y_j) v_j``: (n,) for ``v`` (m,), (n, r) for ``v`` (m, r)."""
-        v2 = self._columns(v)
-        engine = self._for("sum")
-        out = self._shared_sum(v2) if engine.name == "stored" else engine.sum(v2)
-        return out[:, 0] if v.ndim == 1 else out
+        return self._sum(self._columns(v, self._check_finite), v.ndim)
 
-    def _shared_sum(self, v: Array) -> Array:
-        """Both orders of a stored kernel use one matrix."""
+    def _sum(self, v: Array, ndim: int) -> Array:
+        engine = self._for("sum")
         other = self._transposed._built.get("sum") if self._transposed is not None else None
-        if other is not None and other.name == "stored" and other._matrix is not None:
-            return other.transposed_sum(v)
-        return self._for("sum").sum(v)
+        # Both orders of a stored kernel use one matrix.
+        shared = engine.name == "stored" and other is not None and other.name == "stored" and other._matrix is not None
+        out = other.transposed_sum(v) if shared and other is not None else engine.sum(v)
+        return out[:, 0] if ndim == 1 else out
 
     def logsumexp(self, b: Array | None = None, guess: Array | None = None) -> Array:
         """``log sum_j exp(b_j) k(x_i, y_j)``, (n,); ``b`` may hold minus infinities (zero weights).
@@ -168,7 +172,7 @@ class Pairs:
 
     def softmax_sum(self, v: Array, b: Array | None = None) -> tuple[Array, Array]:
         """Averages ``sum_j w_ij v_j`` with ``w_ij`` proportional to ``exp(b_j) k(x_i, y_j)``, and their log-sum-exp."""
-        values, logs = self._for("softmax_sum").softmax_sum(self._potential(b), self._columns(v))
+        values, logs = self._for("softmax_sum").softmax_sum(self._potential(b), self._columns(v, self._check_finite))
         return (values[:, 0] if v.ndim == 1 else values), logs
 
     def nearest(self, k: int) -> tuple[Array, Array]:
@@ -187,23 +191,33 @@ class Pairs:
         """The kernel matrix as a `LinearOperator` of shape (n, m)."""
         dtype = self._problem.x.dtype
         symmetric = self._problem.x is self._problem.y and not callable(self._problem.kernel.metric)
+
+        # A solver that has gone astray must be stopped by its loop, with the last good iterate, not by an error from here.
+        def forward(v: Array) -> Array:
+            return self._sum(self._columns(v, False), v.ndim)
+
+        def backward(u: Array) -> Array:
+            return self.T._sum(self.T._columns(u, False), u.ndim)
+
         return LinearOperator(
             self.shape,
-            self.sum,
-            matmat=self.sum,
-            rmatvec=lambda u: self.T.sum(u),
-            rmatmat=lambda u: self.T.sum(u),
+            forward,
+            matmat=forward,
+            rmatvec=backward,
+            rmatmat=backward,
             dtype=dtype,
             tags={"symmetric"} if symmetric else (),
             name="K",
         )
 
-    def _columns(self, v: Array) -> Array:
+    def _columns(self, v: Array, check_finite: bool) -> Array:
         p = self._problem
         array_namespace(x=p.x, v=v)
         check_array(v, "v", p.xp, ndim=(1, 2), dtype=p.x.dtype, allow_empty=True, finite=False)
         if v.shape[0] != p.shape[1]:
             raise InputError(f"v has shape {tuple(v.shape)}, expected {p.shape[1]} rows, one for each y")
+        if check_finite:
+            check_finite_values(v, "v", p.xp)
         return v[:, None] if v.ndim == 1 else v
 
     def _potential(self, b: Array | None) -> Array:
@@ -211,47 +225,31 @@ class Pairs:
         if b is None:
             return p.xp.zeros((p.shape[1],), dtype=p.x.dtype, device=device(p.x))
         array_namespace(x=p.x, b=b)
-        return check_array(b, "b", p.xp, shape=(p.shape[1],), dtype=p.x.dtype, allow_empty=True, finite=False)
+        check_array(b, "b", p.xp, shape=(p.shape[1],), dtype=p.x.dtype, allow_empty=True, finite=False)
+        # Minus infinity is the logarithm of a zero weight; NaN and plus infinity are no logarithms of weights.
+        if self._check_finite and p.shape[1] and not host_bool(p.xp.all(b < math.inf)):
+            raise InputError("b contains NaN or plus infinity; it holds logarithms of weights")
+        return b
 
 
 def kernel_sum(x: Array, y: Array, v: Array, kernel: Kernel, **options: Any) -> Array:
     """One pass of `Pairs.sum`; ``options`` are those of `Pairs`."""
-    pairs = Pairs(x, y, kernel, **{"passes": 1, **options})
-    return pairs.sum(_finite(pairs, v, "v"))
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).sum(v)
 
 
 def logsumexp(x: Array, y: Array, kernel: Kernel, b: Array | None = None, **options: Any) -> Array:
     """One pass of `Pairs.logsumexp`; ``options`` are those of `Pairs`."""
-    pairs = Pairs(x, y, kernel, **{"passes": 1, **options})
-    return pairs.logsumexp(_log_weights(pairs, b))
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).logsumexp(b)
 
 
 def softmax_sum(
     x: Array, y: Array, v: Array, kernel: Kernel, b: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
     """One pass of `Pairs.softmax_sum`; ``options`` are those of `Pairs`."""
-    pairs = Pairs(x, y, kernel, **{"passes": 1, **options})
-    return pairs.softmax_sum(_finite(pairs, v, "v"), _log_weights(pairs, b))
+    return Pairs(x, y, kernel, **{"passes": 1, **options}).softmax_sum(v, b)
 
 
 def nearest(x: Array, y: Array, k: int, metric: Metric = "sqeuclidean", **options: Any) -> tuple[Array, Array]:
     """The ``k`` nearest ``y`` of each ``x`` under ``metric``: indices and metric values; options as in `Pairs`."""
     kernel = exponential(metric, -1.0 if metric == "dot" else 1.0)
     return Pairs(x, y, kernel, **{"passes": 1, **options}).nearest(k)
-
-
-# The methods of `Pairs` are called inside iterations, where a look at the values would be a host transfer at each step;
-# the functions are called once, so they look.
-def _finite(pairs: Pairs, v: Array, name: str) -> Array:
-    xp = array_namespace(x=pairs._problem.x, **{name: v})
-    return check_array(v, name, xp, allow_empty=True)
-
-
-def _log_weights(pairs: Pairs, b: Array | None) -> Array | None:
-    """Minus infinity is the logarithm of a zero weight; NaN and plus infinity are no logarithms of weights."""
-    if b is not None:
-        xp = array_namespace(x=pairs._problem.x, b=b)
-        check_dtype(b, "b", xp)
-        if math.prod(b.shape) and not host_bool(xp.all(b < math.inf)):
-            raise InputError("b contains NaN or plus infinity; it holds logarithms of weights")
-    return b

@@ -204,7 +204,7 @@ def _loo_slope(
 
     def slope(t: float) -> tuple[float, float]:
         f = math.exp(t)
-        pairs = Pairs(u, u, gaussian(f), engine=engine, exclude_self=True, passes=1)
+        pairs = Pairs(u, u, gaussian(f), engine=engine, exclude_self=True, passes=20, check_finite=False)
         mean, lse = pairs.softmax_sum(moments, b=log_w)
         # sum_j W_ij |u_i - u_j|^2, expanded; the points are centred and of unit spread, so little cancels.
         spread = square - 2.0 * xp.sum(u * mean[:, :d], axis=1) + mean[:, d]

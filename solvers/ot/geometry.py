@@ -84,11 +84,13 @@ class PointCloud:
 
     def kernel(self, reg: float) -> _CloudKernel:
         """The reductions of ``exp(-cost / reg)``."""
-        return _CloudKernel(self.pairs(self.x, reg))
+        return _CloudKernel(self.pairs(self.x, reg, passes=None))
 
-    def pairs(self, x: Array, reg: float) -> Pairs:
-        """Pairs of other source points with this target."""
-        return Pairs(x, self.y, exponential(self.metric, self.factor / reg), **{"passes": 1, **self.options})
+    def pairs(self, x: Array, reg: float, passes: int | None = 1) -> Pairs:
+        """Pairs of other source points with this target, for so many passes (None: many)."""
+        # The solver's loop sees a NaN for itself, at its own checks.
+        options = {"passes": passes, "check_finite": False, **self.options}
+        return Pairs(x, self.y, exponential(self.metric, self.factor / reg), **options)
 
     def subsample(self, rows: Array, columns: Array) -> PointCloud:
         """The cloud of some of the points."""
