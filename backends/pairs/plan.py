@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError, MissingDependencyError
-from ..namespace import is_gpu, is_numpy, library
+from ..namespace import is_cupy, is_gpu, is_numpy, library
 from .problem import PairProblem
 
 #: Engine name -> (module, class) inside ``engines``; imported when chosen.
@@ -22,9 +22,12 @@ ENGINES = {
     "array": ("array_tiles", "ArrayTiles"),
     "keops": ("keops", "KeOps"),
     "dask": ("dask_rows", "DaskRows"),
+    "cupy": ("cupy_tiles", "CupyTiles"),
+    "cupy-fused": ("cupy_fused", "CupyFused"),
 }
 #: Engines that compute on NumPy arrays only.
 _HOST_ONLY = {"numpy", "torch", "numba", "dask"}
+_CUPY_ONLY = {"cupy", "cupy-fused"}
 
 #: Packages an engine needs beyond those always installed, and the extra that brings them.
 _NEEDS = {
@@ -38,6 +41,8 @@ _NEEDS = {
 # is loaded already, far fewer.
 _WORTH_COMPILED, _WORTH_LOADED = 200_000_000, 100_000
 _MANY, _WIDEST = 100, 128
+# Dimensions of the fused CUDA kernel.
+_FUSED_UP_TO = 8
 _WORTH_KEOPS = 10_000_000
 _MANY_PASSES = 3
 
@@ -109,21 +114,18 @@ def make_plan(problem: PairProblem, reduction: str, *, engine: str, passes: int 
             raise InputError(f"engine is {engine!r}, expected 'auto' or one of {', '.join(map(repr, ENGINES))}")
         if name in _HOST_ONLY and not is_numpy(problem.xp):
             raise InputError(f"engine {name!r} works on NumPy arrays, the points are {library(problem.xp)}")
+        if name in _CUPY_ONLY and not is_cupy(problem.xp):
+            raise InputError(f"engine {name!r} works on CuPy arrays, the points are {library(problem.xp)}")
         absent = _absent(name)
-        if absent == name:
-            raise InputError(f"engine {name!r} is not in this version of xpsolve")
         if absent:
             raise MissingDependencyError.for_extra(absent, _NEEDS[name][1], f"engine={name!r}")
     return Plan(name, reason, n, m, d, str(problem.x.dtype), library(problem.xp), problem.threads, size, problem.mixed)
 
 
 def _absent(name: str) -> str | None:
-    """The first thing engine ``name`` needs that is not here: a package, or the engine itself."""
+    """The first package engine ``name`` needs that is not here."""
     packages = _NEEDS.get(name, ((), name))[0]
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        return missing[0]
-    return None if find_spec(f"{__package__}.engines.{ENGINES[name][0]}") else name
+    return next((package for package in packages if find_spec(package) is None), None)
 
 
 def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int, memory: int) -> tuple[str, str]:
@@ -138,9 +140,11 @@ def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tu
     kernel = problem.kernel
     known = isinstance(kernel.metric, str)
     if is_gpu(problem.x):
+        if is_cupy(problem.xp) and known and kernel.exponential and d <= _FUSED_UP_TO and reduction != "nearest":
+            return "cupy-fused", "few dimensions: one fused kernel"
         if known and not problem.exclude_self and d <= 64 and n * m >= _WORTH_KEOPS and not _absent("keops"):
             return "keops", "many pairs on a GPU"
-        return "array", "tiles on the device"
+        return ("cupy", "GEMM tiles on the device") if is_cupy(problem.xp) else ("array", "tiles on the device")
     if not is_numpy(problem.xp):
         return "array", "plain array-API tiles"
     if known and d <= _WIDEST and (reduction == "sum" or (reduction != "nearest" and kernel.exponential)):

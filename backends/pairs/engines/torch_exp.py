@@ -6,7 +6,8 @@ import numpy as np
 
 from ...errors import MissingDependencyError
 from ..problem import PairProblem
-from .numpy_tiles import NumpyTiles, TileMath
+from .gemm_tiles import TileMath
+from .numpy_tiles import NumpyTiles
 
 
 class TorchMath(TileMath):
