@@ -16,8 +16,8 @@ from ..problem import PairProblem
 from ..threads import over_rows
 from .array_tiles import ArrayTiles
 
-# Half of a 512 KiB second-level cache per tile; within that range the optimum is flat.
-_TILE_BYTES = 2**18
+# A second-level cache per tile; from half to twice that the optimum is flat.
+_TILE_BYTES = 2**19
 
 
 class TileMath:
@@ -45,10 +45,7 @@ class GemmTiles(ArrayTiles):
     def __init__(self, problem: PairProblem) -> None:
         super().__init__(problem)
         self.threads = problem.threads
-        d = problem.shape[2]
-        self.bn = 512 * (2 if d >= 64 else 1)
-        itemsize = self.x.dtype.itemsize
-        self.bm = max(64, min(512, _TILE_BYTES * (2 if d >= 64 else 1) // (self.bn * itemsize) // 32 * 32))
+        self.bm, self.bn = _TILE_BYTES // (512 * self.x.dtype.itemsize), 512
 
     @property
     def _by_gemm(self) -> bool:
