@@ -4,8 +4,8 @@ A panel runs over four coordinates and adds to ``D_ij`` (a squared or city-block
 ``t_ij = a_i + c_j - s D_ij`` (``sqrt(D_ij)`` for a Euclidean distance), its kernel, and the weighted sum. Exponents are to
 base two. Nothing is written to main memory but the answers.
 
-Arrays: ``X`` (n/4, d/4, 16) and ``Y`` (blocks, d/4, 4, J) hold the points as the panels read them; ``a`` (n,), ``c`` (blocks,
-J), ``v`` (blocks, r, J), and the tile ``T`` (4, J). Scalars come in the dtype of the points: a Python number would make
+Arrays: ``X`` (n/4, d/4, 16) holds four coordinates of four rows each, coordinate by coordinate, ``Y`` (blocks, d/4, 4, J)
+those of the columns, with unused entries at the end of each row; ``a`` (n,), ``c`` (blocks, J), ``v`` (blocks, r, J), and the tile ``T`` (4, J). Scalars come in the dtype of the points: a Python number would make
 float32 arithmetic float64.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from .exp_numba import EXACT, exp2
+from .gemm_numba import four_rows_times
 
 #: Metrics and profiles by number: one compiled loop serves all, and branches once a block.
 METRICS = {"sqeuclidean": 0, "euclidean": 1, "cityblock": 2, "dot": 3}
@@ -29,7 +30,7 @@ _RISEN = 2.0**60
 
 
 # Rows that meet a block of columns before the next block is fetched: the block is read from the second-level cache.
-ROWS = 128
+ROWS = 256
 
 
 @njit(nogil=True, cache=True)
@@ -134,18 +135,13 @@ def _absolutes(p, q):
     return abs(p[0] - q[0]) + abs(p[1] - q[1]) + abs(p[2] - q[2]) + abs(p[3] - q[3])
 
 
-@njit(fastmath=_SUM, nogil=True)
-def _products(p, q):
-    return p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3] * q[3]
-
-
 def _panel_of(term):
     """Four coordinates of four rows: sixteen registers hold the points, LLVM vectorises the loop over the columns."""
 
     @njit(fastmath=_SUM, nogil=True)
     def panel(T, x, y, first):
-        p0, p1 = (x[0], x[1], x[2], x[3]), (x[4], x[5], x[6], x[7])
-        p2, p3 = (x[8], x[9], x[10], x[11]), (x[12], x[13], x[14], x[15])
+        p0, p1 = (x[0], x[4], x[8], x[12]), (x[1], x[5], x[9], x[13])
+        p2, p3 = (x[2], x[6], x[10], x[14]), (x[3], x[7], x[11], x[15])
         y0, y1, y2, y3 = y[0], y[1], y[2], y[3]
         t0, t1, t2, t3 = T[0], T[1], T[2], T[3]
         if first:
@@ -166,17 +162,18 @@ def _panel_of(term):
     return panel
 
 
-_squares_panel, _absolutes_panel, _products_panel = _panel_of(_squares), _panel_of(_absolutes), _panel_of(_products)
+_squares_panel, _absolutes_panel = _panel_of(_squares), _panel_of(_absolutes)
 
 
 @njit(nogil=True)
 def _distances(T, X, Y, metric):
-    for k in range(X.shape[0]):
-        if metric == 3:
-            _products_panel(T, X[k], Y[k], k == 0)
-        elif metric == 2:
+    if metric == 3:
+        four_rows_times(T, X, Y, 4 * X.shape[0], T.shape[1], Y.shape[2])
+    elif metric == 2:
+        for k in range(X.shape[0]):
             _absolutes_panel(T, X[k], Y[k], k == 0)
-        else:
+    else:
+        for k in range(X.shape[0]):
             _squares_panel(T, X[k], Y[k], k == 0)
 
 

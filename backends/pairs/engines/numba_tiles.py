@@ -55,9 +55,11 @@ class NumbaTiles(NumpyTiles):
         K, rows = -(-d // 4) * 4, -(-n // 4) * 4
         padded_x, padded_y = np.zeros((rows, K), dtype=dtype), np.zeros((blocks * self.width, K), dtype=dtype)
         padded_x[:n, :d], padded_y[:m, :d] = x, y
-        self.X = padded_x.reshape(rows // 4, 4, K // 4, 4).swapaxes(1, 2).reshape(rows // 4, K // 4, 16)
-        self.Y = _aligned((blocks, K // 4, 4, self.width), dtype)
-        self.Y[...] = padded_y.reshape(blocks, self.width, K // 4, 4).transpose(0, 2, 3, 1)
+        self.X = padded_x.reshape(rows // 4, 4, K // 4, 4).transpose(0, 2, 3, 1).reshape(rows // 4, K // 4, 16)
+        # Coordinates a power of two apart would fight for the same lines of the cache.
+        stride = self.width + 16 * (self.width * dtype.itemsize % 1024 == 0)
+        self.Y = _aligned((blocks, K // 4, 4, stride), dtype)
+        self.Y[..., : self.width] = padded_y.reshape(blocks, self.width, K // 4, 4).transpose(0, 2, 3, 1)
         self.row = np.zeros(rows, dtype=dtype)
         self.row[:n] = row
         self.column, self._metric, self._scale = column, METRICS[str(metric)], dtype.type(scale)
