@@ -28,6 +28,7 @@ ENGINES = {
 #: Engines that compute on NumPy arrays only.
 _HOST_ONLY = {"numpy", "torch", "numba", "dask"}
 _CUPY_ONLY = {"cupy", "cupy-fused"}
+_FUSED_ON_GPU = {"cupy-fused", "keops"}
 
 #: Packages an engine needs beyond those always installed, and the extra that brings them.
 _NEEDS = {
@@ -129,9 +130,12 @@ def _absent(name: str) -> str | None:
 
 
 def _choose(problem: PairProblem, reduction: str, passes: int | None, size: int, memory: int) -> tuple[str, str]:
-    if reduction == "sum" and (passes is None or passes >= _MANY_PASSES) and size <= memory:
+    name, reason = choose_tiles(problem, reduction, passes)
+    reused = reduction == "sum" and (passes is None or passes >= _MANY_PASSES) and size <= memory
+    # A fused kernel on a GPU computes a pair in less time than its memory takes to deliver a number.
+    if reused and name not in _FUSED_ON_GPU:
         return "stored", "a fixed kernel that fits in memory and is reused"
-    return choose_tiles(problem, reduction, passes)
+    return name, reason
 
 
 def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tuple[str, str]:

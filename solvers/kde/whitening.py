@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ...backends.errors import BreakdownError, InputError
+from ...backends.linalg import cholesky, solve_triangular
 from ...backends.namespace import Array, Namespace, finfo_eps, wide_dtype
 from ...backends.transfer import host_bool, host_float
 
@@ -75,7 +76,7 @@ def check_data_covariance(x: Array, covariance: Array, neff: float, xp: Namespac
     scale = xp.sqrt(variance)
     correlation = covariance / (scale[:, None] * scale[None, :])
     try:
-        pivots = xp.linalg.diagonal(_cholesky(correlation, xp))
+        pivots = xp.linalg.diagonal(cholesky(correlation, xp=xp))
     except BreakdownError as err:
         raise BreakdownError(_SINGULAR.format(why="coordinates are linearly dependent")) from err
     # A squared pivot is one minus the squared multiple correlation with the coordinates before.
@@ -111,7 +112,7 @@ class Whitening:
     def of(cls, centre: Array, covariance: Array, dtype: object, xp: Namespace) -> Whitening:
         """Factor the covariance of the kernel."""
         try:
-            factor = _cholesky(covariance, xp)
+            factor = cholesky(covariance, xp=xp)
         except BreakdownError as err:
             raise BreakdownError(
                 "bandwidth is a covariance that is not positive definite; "
@@ -129,23 +130,12 @@ class Whitening:
         """Whitened coordinates of points (n, d), in ``dtype``."""
         xp = self.xp
         moved = xp.astype(x, self.factor.dtype) - self.centre
-        u = xp.linalg.solve(self.factor, xp.matrix_transpose(moved))
+        u = solve_triangular(self.factor, xp.matrix_transpose(moved), lower=True, xp=xp)
         return xp.astype(xp.matrix_transpose(u), self.dtype)
 
     def pull_back(self, g: Array) -> Array:
         """Gradient in ``x`` of a function whose gradient in ``u`` is ``g`` (n, d): ``g L^{-1}``."""
         xp = self.xp
         wide = xp.matrix_transpose(xp.astype(g, self.factor.dtype))
-        out = xp.linalg.solve(xp.matrix_transpose(self.factor), wide)
+        out = solve_triangular(self.factor, wide, lower=True, adjoint=True, xp=xp)
         return xp.astype(xp.matrix_transpose(out), self.dtype)
-
-
-def _cholesky(matrix: Array, xp: Namespace) -> Array:
-    """Lower Cholesky factor; libraries fail with errors of different families, or silently with NaN."""
-    try:
-        factor = xp.linalg.cholesky(matrix)
-    except (ValueError, RuntimeError, ArithmeticError) as err:
-        raise BreakdownError("the matrix is not positive definite") from err
-    if not host_bool(xp.all(xp.isfinite(factor))):
-        raise BreakdownError("the matrix is not positive definite")
-    return factor

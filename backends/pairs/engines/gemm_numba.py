@@ -22,7 +22,10 @@ _BYTES, _VECTORS = (64, 4) if llvm.get_host_cpu_features().get("avx512f", False)
 
 @intrinsic
 def four_rows_times(typingctx, T, X, Y, coordinates, columns, stride):
-    """``T[r, j] = sum_k X[k, r] Y[k, j]`` for contiguous arrays, ``Y`` with ``stride`` entries a row; ``columns`` is a multiple of 16."""
+    """``T[r, j] = sum_k X[k, r] Y[k, j]`` for contiguous arrays.
+
+    ``Y`` has ``stride`` entries a row, of which ``columns``, a multiple of 16, are used.
+    """
 
     def codegen(context, builder, signature, args):
         dtype = context.get_value_type(T.dtype)

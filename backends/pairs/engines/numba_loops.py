@@ -5,8 +5,8 @@ A panel runs over four coordinates and adds to ``D_ij`` (a squared or city-block
 base two. Nothing is written to main memory but the answers.
 
 Arrays: ``X`` (n/4, d/4, 16) holds four coordinates of four rows each, coordinate by coordinate, ``Y`` (blocks, d/4, 4, J)
-those of the columns, with unused entries at the end of each row; ``a`` (n,), ``c`` (blocks, J), ``v`` (blocks, r, J), and the tile ``T`` (4, J). Scalars come in the dtype of the points: a Python number would make
-float32 arithmetic float64.
+those of the columns, with unused entries at the end of each row; ``a`` (n,), ``c`` (blocks, J), ``v`` (blocks, r, J), and the
+tile ``T`` (4, J). Scalars come in the dtype of the points: a Python number would make float32 arithmetic float64.
 """
 
 from __future__ import annotations
