@@ -101,6 +101,15 @@ def _is_torch_sparse(A: Any) -> bool:
     return type(A).__module__.split(".")[0] == "torch" and "sparse" in str(getattr(A, "layout", ""))
 
 
+def _torch_adjoint(A: Any) -> Any:
+    """Conjugate transpose in CSR, entry by entry: torch conjugates no sparse layout lazily."""
+    import torch
+
+    entries = A.to_sparse_coo().coalesce()
+    flipped, values = entries.indices().flip(0), torch.conj_physical(entries.values())
+    return torch.sparse_coo_tensor(flipped, values, (A.shape[1], A.shape[0]), check_invariants=False).to_sparse_csr()
+
+
 def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
     home = type(A).__module__.split(".")[0].replace("cupyx", "cupy").replace("scipy", "numpy")
     if home != library(xp):
@@ -110,8 +119,8 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
             raise BackendError(f"{name} has layout {A.layout}; convert it with .to_sparse_csr()")
         if A.device != device(like):
             raise BackendError(f"{name} lives on {A.device}, the vector on {device(like)}")
-        values = A.values()
-        adjoint_matrix = A.to_sparse_coo().transpose(0, 1).conj().resolve_conj().to_sparse_csr()
+        values = A.values().clone()  # a view of complex values still calls itself sparse
+        adjoint_matrix = _torch_adjoint(A)
     else:
         A = A.tocsr() if A.format == "coo" else A
         values = A.data

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import BackendError, BreakdownError, InputError
-from ..namespace import Array, array_namespace, finfo_eps, is_array
+from ..namespace import Array, array_namespace, device, finfo_eps, is_array
 from ..transfer import from_host, host_float
 
 Action = Callable[[Array], Array]
@@ -83,6 +86,9 @@ class LinearOperator:
             out = self._matvec(other)
             expected: tuple[int, ...] = (self.shape[0],)
         elif ndim == 2:
+            if other.shape[1] == 0:
+                xp = array_namespace(v=other)
+                return xp.zeros((self.shape[0], 0), dtype=other.dtype, device=device(other))
             out = self._matmat(other) if self._matmat is not None else _by_columns(self.__matmul__, other)
             expected = (self.shape[0], other.shape[1])
         else:
@@ -131,6 +137,8 @@ class LinearOperator:
             adjoint.shape,
             conjugated(adjoint._matvec),
             rmatvec=conjugated(self._matvec),
+            matmat=adjoint._matmat and conjugated(adjoint._matmat),
+            rmatmat=self._matmat and conjugated(self._matmat),
             dtype=self.dtype,
             tags=self.tags,
             name=f"{self.name}.T",
@@ -151,8 +159,17 @@ class LinearOperator:
         )
 
     def __mul__(self, scalar: complex) -> LinearOperator:
+        if not isinstance(scalar, numbers.Complex) and getattr(scalar, "ndim", 1) != 0:
+            raise BackendError(
+                f"{self.name} can be multiplied by a number, got a {type(scalar).__name__}; apply it with @"
+            )
+        # A scalar of NumPy's would decide the dtype of the product: a Python number adapts to the array.
+        scalar = complex(scalar) if isinstance(scalar, complex | np.complexfloating) else float(scalar.real)
         conjugate = scalar.conjugate()
-        tags = self.tags if isinstance(scalar, int | float) and scalar > 0 else self.tags - {"positive"}
+        positive = isinstance(scalar, float) and scalar > 0
+        tags = self.tags if positive else self.tags - {"positive"}
+        if isinstance(scalar, complex):
+            tags = tags - {"symmetric"}
         return LinearOperator(
             self.shape,
             lambda v: (self @ v) * scalar,
@@ -165,6 +182,17 @@ class LinearOperator:
         )
 
     __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return self * -1.0
+
+    def __sub__(self, other: Any) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            raise InputError(f"cannot subtract {other!r} from {self!r}")
+        return self + -other
+
+    def __truediv__(self, scalar: complex) -> LinearOperator:
+        return self * (1.0 / scalar)
 
     def __repr__(self) -> str:
         return f"LinearOperator({self.name}, shape={self.shape}, dtype={self.dtype}, tags={sorted(self.tags)})"
@@ -179,18 +207,17 @@ class LinearOperator:
 
     def check_adjoint(self, like: Array, rng: Any = 0, rtol: float | None = None) -> None:
         """Raise `BreakdownError` unless ``<A u, v> = <u, A^H v>`` for random ``u``, ``v`` in the library of ``like``."""
-        import numpy as np
-
         xp = array_namespace(like=like)
         draws = np.random.default_rng(rng)
+        imaginary = 1j if xp.isdtype(like.dtype, "complex floating") else 0.0
 
         def draw(n: int) -> Array:
-            host = draws.standard_normal(n)
+            host = draws.standard_normal(n) + imaginary * draws.standard_normal(n)
             return xp.astype(from_host(host, like=like, xp=xp), like.dtype)
 
         u, v = draw(self.shape[1]), draw(self.shape[0])
-        left, right = xp.sum((self @ u) * v), xp.sum(u * (self.T @ v))
-        scale = host_float(xp.abs(left)) + host_float(xp.abs(right))
+        left, right = xp.vecdot(v, self @ u), xp.vecdot(self.H @ v, u)
+        scale = host_float(xp.linalg.vector_norm(u) * xp.linalg.vector_norm(self.H @ v))
         bound = rtol if rtol is not None else finfo_eps(like.dtype, xp) ** 0.5
         if not host_float(xp.abs(left - right)) <= bound * max(scale, 1e-300):
             raise BreakdownError(f"rmatvec of {self.name} is not the adjoint of its matvec")
@@ -213,6 +240,4 @@ def compose(first: LinearOperator, second: LinearOperator) -> LinearOperator:
 
 def _by_columns(action: Action, V: Array) -> Array:
     xp = array_namespace(V=V)
-    if V.shape[1] == 0:
-        return xp.zeros_like(V)
     return xp.stack([action(V[:, j]) for j in range(V.shape[1])], axis=1)
