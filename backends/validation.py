@@ -144,3 +144,12 @@ def check_callable(value: Any, name: str) -> None:
     """None or something that can be called."""
     if value is not None and not callable(value):
         raise BackendError(f"{name} must be callable, got {type(value).__name__}")
+
+
+def check_floating(dtype: Any, name: str, xp: Namespace) -> Any:
+    """A real floating dtype of ``xp``; float64 for None."""
+    if dtype is None:
+        return xp.float64
+    if dtype not in (xp.float32, xp.float64):
+        raise BackendError(f"{name} is {dtype!r}, expected float32 or float64 of {xp.__name__}")
+    return dtype

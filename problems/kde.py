@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends.namespace import Array, Namespace, array_namespace
 from ..backends.random import Sampler
-from ..backends.validation import check_count, check_scalar
+from ..backends.validation import check_count, check_floating, check_scalar
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def gaussian_mixture(
     """
     n, d, components = check_count(n, "n"), check_count(d, "d"), check_count(components, "components")
     separation = check_scalar(separation, "separation", non_negative=True)
-    sampler = Sampler(rng, xp=xp, dtype=dtype, device=device)
+    sampler = Sampler(rng, xp=xp, dtype=check_floating(dtype, "dtype", xp), device=device)
     means = sampler.normal((components, d)) * separation + check_scalar(offset, "offset")
     scales = sampler.uniform((components,), low=0.5, high=1.5)
     probabilities = sampler.uniform((components,), low=0.5, high=1.0)

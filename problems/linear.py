@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..backends.errors import InputError
 from ..backends.namespace import Array, Namespace
 from ..backends.operators import LinearOperator
 from ..backends.random import Sampler
-from ..backends.validation import check_count, check_scalar
+from ..backends.validation import check_count, check_floating, check_scalar
 
 
 def spd_with_condition(
@@ -25,14 +26,15 @@ def spd_with_condition(
     True
     """
     check_count(n, "n")
-    check_scalar(condition, "condition", positive=True)
+    if check_scalar(condition, "condition") < 1:
+        raise InputError(f"condition is {condition}, expected at least 1")
+    dtype = check_floating(dtype, "dtype", xp)
     sampler = Sampler(rng, xp=xp, device=device)
     Q = xp.linalg.qr(sampler.normal((n, n)))[0]
     eigenvalues = xp.exp(xp.linspace(0.0, math.log(condition), n, dtype=xp.float64, device=device))
     A = (Q * eigenvalues[None, :]) @ Q.T
     A = (A + A.T) / 2.0
     x = sampler.normal((n,))
-    dtype = xp.float64 if dtype is None else dtype
     return xp.astype(A, dtype), xp.astype(A @ x, dtype), xp.astype(x, dtype)
 
 
@@ -53,7 +55,8 @@ def poisson2d(
     True
     """
     check_count(s, "s")
-    dtype = xp.float64 if dtype is None else dtype
+    dtype = check_floating(dtype, "dtype", xp)
+    i, j = (check_count(k, "mode") for k in mode)
 
     def apply(v: Array) -> Array:
         u = xp.reshape(v, (s, s, *v.shape[1:]))
@@ -64,7 +67,6 @@ def poisson2d(
         return xp.reshape(4.0 * u - north - south - west - east, v.shape)
 
     nodes = xp.arange(1, s + 1, dtype=dtype, device=device) * (math.pi / (s + 1))
-    i, j = mode
     b = xp.reshape(xp.sin(i * nodes)[:, None] * xp.sin(j * nodes)[None, :], (s * s,))
     value = 4 * math.sin(i * math.pi / (2 * (s + 1))) ** 2 + 4 * math.sin(j * math.pi / (2 * (s + 1))) ** 2
     A = LinearOperator(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backends.namespace import Array, Namespace
 from ..backends.random import Sampler
-from ..backends.validation import check_count, check_scalar
+from ..backends.validation import check_count, check_floating, check_scalar
 
 
 def uniform_clouds(
@@ -16,7 +16,7 @@ def uniform_clouds(
     """Two clouds of uniform points in the unit cube, (n, d) and (m, d), drawn from one generator."""
     for value, name in ((n, "n"), (m, "m"), (d, "d")):
         check_count(value, name)
-    sampler = Sampler(rng, xp=xp, dtype=dtype, device=device)
+    sampler = Sampler(rng, xp=xp, dtype=check_floating(dtype, "dtype", xp), device=device)
     return sampler.uniform((n, d)), sampler.uniform((m, d))
 
 
@@ -37,6 +37,6 @@ def circulant(n: int, reg: float, *, xp: Namespace, dtype: Any = None, device: A
     check_scalar(reg, "reg", positive=True)
     index = xp.arange(n, device=device)
     gap = xp.abs(index[:, None] - index[None, :])
-    gap = xp.astype(xp.minimum(gap, n - gap), xp.float64 if dtype is None else dtype) / n
+    gap = xp.astype(xp.minimum(gap, n - gap), check_floating(dtype, "dtype", xp)) / n
     exact = [(min(k, n - k) / n) ** 2 for k in range(n)]
     return gap * gap, -reg * math.log(sum(math.exp(-c / reg) for c in exact) / n)

@@ -11,9 +11,8 @@ import scipy.sparse as sps
 import scipy.sparse.linalg as spla
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
-from xpsolve.backends.pairs import nearest
 from xpsolve.backends.transfer import to_host
-from xpsolve.problems import poisson2d
+from xpsolve.problems import harmonic_labels, poisson2d
 from xpsolve.solvers.linear import cg
 
 from ..timing import interleaved
@@ -43,22 +42,6 @@ def run(quick: bool, backend: str) -> dict[str, Any]:
     }
 
 
-def digits_system() -> tuple[sps.csr_array, np.ndarray, np.ndarray, int]:
-    """Graph Laplacian on the unlabelled digits, ten right-hand sides, their true labels, and the number of labels known."""
-    digits = load_digits()
-    x, label = digits.data / 16.0, digits.target
-    neighbour, squared = nearest(x, x, NEIGHBOURS + 1)
-    weight = np.exp(-squared[:, 1:] / np.median(squared[:, 1:]))
-    rows = np.repeat(np.arange(len(x)), NEIGHBOURS)
-    W = sps.csr_array((weight.ravel(), (rows, neighbour[:, 1:].ravel())), shape=(len(x), len(x)))
-    W = W.maximum(W.T)
-    L = sps.csr_array(sps.diags_array(W.sum(axis=1)) - W)
-    rng = np.random.default_rng(0)
-    known = np.concatenate([rng.choice(np.flatnonzero(label == c), 2, replace=False) for c in range(10)])
-    free = np.setdiff1d(np.arange(len(x)), known)
-    return sps.csr_array(L[free][:, free]), -(L[free][:, known] @ np.eye(10)[label[known]]), label[free], len(known)
-
-
 def _moved(A: sps.csr_array, b: np.ndarray, xp: Any, backend: str) -> tuple[Any, Any]:
     """The system in the library under test."""
     if backend == "torch":
@@ -74,7 +57,9 @@ def _moved(A: sps.csr_array, b: np.ndarray, xp: Any, backend: str) -> tuple[Any,
 
 
 def _label_propagation(xp: Any, backend: str, repeats: int) -> tuple[list[dict[str, Any]], Figure, float, int]:
-    A, B, label, known = digits_system()
+    digits = load_digits()
+    problem = harmonic_labels(digits.data / 16.0, digits.target, neighbours=NEIGHBOURS)
+    A, B, label, known = problem.A, problem.B, problem.labels, len(digits.target) - len(problem.free)
     device_A, device_B = _moved(A, B, xp, backend)
     diagonal = device_B[:, :1] * 0.0 + xp.asarray(A.diagonal())[:, None]
 
