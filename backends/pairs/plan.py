@@ -120,7 +120,9 @@ def make_plan(problem: PairProblem, reduction: str, *, engine: str, passes: int 
         absent = _absent(name)
         if absent:
             raise MissingDependencyError.for_extra(absent, _NEEDS[name][1], f"engine={name!r}")
-    return Plan(name, reason, n, m, d, str(problem.x.dtype), library(problem.xp), problem.threads, size, problem.mixed)
+    # The compiled engines take differences instead.
+    mixed = problem.mixed and name not in {"numba", "cupy-fused"}
+    return Plan(name, reason, n, m, d, str(problem.x.dtype), library(problem.xp), problem.threads, size, mixed)
 
 
 def _absent(name: str) -> str | None:
