@@ -186,12 +186,16 @@ def scipy_lse(data: Data) -> Prepared:
     return lambda: logsumexp(-0.5 / data["h"] ** 2 * cdist(data["x"], data["y"], "sqeuclidean"), axis=1)
 
 
-def ours_nearest(data: Data) -> Prepared:
-    """xpsolve's exact nearest neighbours."""
-    from xpsolve.backends.pairs import nearest
+def ours_nearest(**options: Any) -> Implementation:
+    """xpsolve's exact nearest neighbours, one thread."""
 
-    x, y = (to_backend(data[name], data["backend"]) for name in "xy")
-    return synchronised(lambda: nearest(x, y, 10, threads=1)[1], data["backend"])
+    def prepare(data: Data) -> Prepared:
+        from xpsolve.backends.pairs import nearest
+
+        x, y = (to_backend(data[name], data["backend"]) for name in "xy")
+        return synchronised(lambda: nearest(x, y, 10, threads=1, **options)[1], data["backend"])
+
+    return prepare
 
 
 def sklearn_nearest(data: Data) -> Prepared:
@@ -225,12 +229,26 @@ def _rows_error(name: str) -> Callable[[Data, Any], float]:
 def _pairs_cases() -> list[Case]:
     sums = {
         "xpsolve": ours("sum", passes=1),
+        "xpsolve, numpy": ours("sum", engine="numpy"),
+        "xpsolve, numba": ours("sum", engine="numba"),
         "peer:pykeops": pykeops("sum"),
         "peer:jax": jax_blocks,
         "peer:sklearn": sklearn_rbf,
     }
-    lses = {"xpsolve": ours("lse", passes=1), "peer:pykeops": pykeops("lse"), "peer:scipy": scipy_lse}
-    near = {"xpsolve": ours_nearest, "peer:sklearn": sklearn_nearest, "peer:scipy-kdtree": scipy_nearest}
+    lses = {
+        "xpsolve": ours("lse", passes=1),
+        "xpsolve, numpy": ours("lse", engine="numpy"),
+        "xpsolve, numba": ours("lse", engine="numba"),
+        "peer:pykeops": pykeops("lse"),
+        "peer:scipy": scipy_lse,
+    }
+    near = {
+        "xpsolve": ours_nearest(),
+        "xpsolve, numpy": ours_nearest(engine="numpy"),
+        "xpsolve, numba": ours_nearest(engine="numba"),
+        "peer:sklearn": sklearn_nearest,
+        "peer:scipy-kdtree": scipy_nearest,
+    }
     cases = []
     for d in (3, 16, 64):
         for dtype, tolerance in (("float32", 2e-5), ("float64", 1e-12)):

@@ -124,8 +124,10 @@ def test_every_engine_agrees_with_direct_differences(
 
 
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "dot"])
-@pytest.mark.parametrize("engine", ["numpy", "array"])
+@pytest.mark.parametrize("engine", ["numpy", "array", "numba"])
 def test_nearest(engine: str, metric: str, cloud: tuple[np.ndarray, ...]) -> None:
+    if engine == "numba":
+        pytest.importorskip("numba")
     x, y, _, _ = cloud
     indices, values = nearest(x, y, 4, metric, engine=engine)
     t = -np.log(direct(x, y, exponential(metric, -1.0 if metric == "dot" else 1.0)))
@@ -324,8 +326,24 @@ def test_many_pairs_find_an_engine_that_runs() -> None:
     np.testing.assert_allclose(result, direct(x, x, gaussian(0.3)).sum(axis=1), rtol=1e-12)
 
 
-@pytest.mark.parametrize("engine", ["numpy", "array"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("d", [2, 20])
+def test_compiled_neighbours_at_an_offset_and_with_ties(d: int, dtype: str) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(11)
+    x = rng.integers(0, 3, (50, d)).astype(dtype) + 1e4  # a lattice: many equal distances
+    y = rng.integers(0, 3, (2100, d)).astype(dtype) + 1e4
+    exact = ((x[:, None].astype(float) - y[None].astype(float)) ** 2).sum(axis=2)
+    order = np.argsort(exact, axis=1, kind="stable")[:, :7]
+    indices, values = nearest(x, y, 7, engine="numba")
+    assert np.array_equal(indices, order)
+    assert np.array_equal(values, np.take_along_axis(exact, order, axis=1).astype(dtype))
+
+
+@pytest.mark.parametrize("engine", ["numpy", "array", "numba"])
 def test_no_point_has_no_neighbours(engine: str) -> None:
+    if engine == "numba":
+        pytest.importorskip("numba")
     indices, values = nearest(np.zeros((0, 2)), np.ones((4, 2)), 3, engine=engine)
     assert indices.shape == values.shape == (0, 3)
 

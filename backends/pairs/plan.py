@@ -153,7 +153,7 @@ def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tu
         return ("cupy", "GEMM tiles on the device") if is_cupy(problem.xp) else ("array", "tiles on the device")
     if not is_numpy(problem.xp):
         return "array", "plain array-API tiles"
-    if known and d <= _WIDEST and (reduction == "sum" or (reduction != "nearest" and kernel.exponential)):
+    if known and d <= _WIDEST and (reduction in ("sum", "nearest") or kernel.exponential):
         enough = _WORTH_LOADED if "numba" in sys.modules else _WORTH_COMPILED
         if n * m * (_MANY if passes is None else passes) >= enough and not _absent("numba"):
             return "numba", "numba is installed and there are enough pairs"

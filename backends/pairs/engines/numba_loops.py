@@ -121,6 +121,42 @@ def online_rows(X, Y, a, c, s, v, T, values, logs, start, stop, metric, exclude_
                 values[i, col] = acc[here, col] / mass[here] if positive else 0.0
 
 
+@njit(nogil=True, cache=True)
+def nearest_rows(X, Y, T, indices, values, start, stop, metric, exclude_self, m, sign):
+    """The ``k`` smallest ``sign * D`` of each row, ascending, ties by index, in sorted lists that most columns do not enter."""
+    J = T.shape[1]
+    for chunk in range(start, stop, ROWS):
+        end = min(chunk + ROWS, stop)
+        values[chunk:end] = np.inf
+        indices[chunk:end] = 0
+        for b in range(Y.shape[0]):
+            width = min(J, m - b * J)
+            for i in range(chunk, end, 4):
+                _distances(T, X[i // 4], Y[b], metric)
+                if exclude_self:
+                    _exclude(T, i - b * J, sign)
+                for row in range(4):
+                    _insert(T[row, :width], b * J, sign, values[i + row], indices[i + row])
+    if metric == 1:
+        values[start:stop] = np.sqrt(values[start:stop])
+
+
+@njit(nogil=True)
+def _insert(t, first, sign, values, indices):
+    """Merge a row of a tile into its sorted list."""
+    last = values.size - 1
+    worst = values[last]
+    for j in range(t.size):
+        value = sign * t[j]
+        if value < worst:
+            place = last
+            while place > 0 and values[place - 1] > value:
+                values[place], indices[place] = values[place - 1], indices[place - 1]
+                place -= 1
+            values[place], indices[place] = value, first + j
+            worst = values[last]
+
+
 # -- distances -------------------------------------------------------------------------------------------------------
 
 

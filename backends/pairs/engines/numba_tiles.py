@@ -11,7 +11,7 @@ import numpy as np
 from ..precision import centred
 from ..problem import PairProblem
 from ..threads import over_rows
-from .numba_loops import METRICS, PROFILES, ROWS, fill_rows, online_rows, sum_rows
+from .numba_loops import METRICS, PROFILES, ROWS, fill_rows, nearest_rows, online_rows, sum_rows
 from .numpy_tiles import NumpyTiles
 
 _LOG2E = 1.0 / math.log(2.0)
@@ -20,7 +20,7 @@ _ROW_BYTES = 4096
 # Direct differences cost three operations a coordinate and lose no digit; products cost one and lose some.
 _DIRECT_UP_TO = 8
 # Beyond these, BLAS on a tile is as fast.
-_MOST_DIMENSIONS, _MOST_COLUMNS = 128, 16
+_MOST_DIMENSIONS, _MOST_COLUMNS, _MOST_NEIGHBOURS = 128, 16, 64
 
 
 class NumbaTiles(NumpyTiles):
@@ -49,20 +49,28 @@ class NumbaTiles(NumpyTiles):
             x, y = centred(problem)
             row, column = (-scale * np.einsum("ij,ij->i", p, p, dtype=np.float64) for p in (x, y))
             scale = -2.0 * scale
-        # Blocks of equal width, so that the last is not mostly padding; zeros fill up what four does not divide.
-        blocks = -(-m * dtype.itemsize // _ROW_BYTES)
-        self.width = -(-m // (16 * blocks)) * 16
-        K, rows = -(-d // 4) * 4, -(-n // 4) * 4
-        padded_x, padded_y = np.zeros((rows, K), dtype=dtype), np.zeros((blocks * self.width, K), dtype=dtype)
-        padded_x[:n, :d], padded_y[:m, :d] = x, y
-        self.X = padded_x.reshape(rows // 4, 4, K // 4, 4).transpose(0, 2, 3, 1).reshape(rows // 4, K // 4, 16)
-        # Coordinates a power of two apart would fight for the same lines of the cache.
-        stride = self.width + 16 * (self.width * dtype.itemsize % 1024 == 0)
-        self.Y = _aligned((blocks, K // 4, 4, stride), dtype)
-        self.Y[..., : self.width] = padded_y.reshape(blocks, self.width, K // 4, 4).transpose(0, 2, 3, 1)
+        self.differences = METRICS[str(metric)] == METRICS[str(kernel.metric)]
+        self.X, self.Y = self._laid_out(x, y)
+        rows = 4 * self.X.shape[0]
         self.row = np.zeros(rows, dtype=dtype)
         self.row[:n] = row
         self.column, self._metric, self._scale = column, METRICS[str(metric)], dtype.type(scale)
+
+    def _laid_out(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows in fours and columns in blocks of equal width, so that the last is not mostly padding."""
+        (n, m, d), dtype = self.problem.shape, self.problem.x.dtype
+        blocks = -(-m * dtype.itemsize // _ROW_BYTES)
+        self.width = width = -(-m // (16 * blocks)) * 16
+        # Zeros fill up what four does not divide.
+        K, rows = -(-d // 4) * 4, -(-n // 4) * 4
+        padded_x, padded_y = np.zeros((rows, K), dtype=dtype), np.zeros((blocks * width, K), dtype=dtype)
+        padded_x[:n, :d], padded_y[:m, :d] = x, y
+        X = padded_x.reshape(rows // 4, 4, K // 4, 4).transpose(0, 2, 3, 1).reshape(rows // 4, K // 4, 16)
+        # Coordinates a power of two apart would fight for the same lines of the cache.
+        stride = width + 16 * (width * dtype.itemsize % 1024 == 0)
+        Y = _aligned((blocks, K // 4, 4, stride), dtype)
+        Y[..., :width] = padded_y.reshape(blocks, width, K // 4, 4).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(X), Y
 
     def _blocks(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """``values`` (m,) or (m, r) as (blocks, J) or (blocks, r, J), padded."""
@@ -143,6 +151,24 @@ class NumbaTiles(NumpyTiles):
 
         self._over_rows(work)
         return values[:n], logs[:n]
+
+    def nearest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Engine.nearest`; distances by differences, so that the order is exact at any offset."""
+        kernel, (n, m, _) = self.problem.kernel, self.problem.shape
+        if not self.covered or k > _MOST_NEIGHBOURS:
+            return super().nearest(k)
+        x, y = (self.X, self.Y) if self.differences else self._laid_out(self.problem.x, self.problem.y)
+        rows, sign = self.row.shape[0], self.problem.x.dtype.type(-1.0 if kernel.metric == "dot" else 1.0)
+        indices, values = np.empty((rows, k), dtype=np.int64), np.empty((rows, k), dtype=self.problem.x.dtype)
+
+        def work(start: int, stop: int) -> None:
+            nearest_rows(
+                x, y, self._tile(), indices, values, start, stop, METRICS[str(kernel.metric)],
+                self.problem.exclude_self, m, sign,
+            )  # fmt: skip
+
+        self._over_rows(work)
+        return indices[:n], sign * values[:n]
 
     def _tile(self) -> np.ndarray:
         return _aligned((4, self.width), self.Y.dtype)
