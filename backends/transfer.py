@@ -56,14 +56,14 @@ def host_float(x: Array) -> float:
     """A 0-d array as a Python float: one synchronisation on a GPU."""
     if _counters:
         _count()
-    return float(x)
+    return float(x.detach() if hasattr(x, "detach") else x)
 
 
 def host_bool(x: Array) -> bool:
     """A 0-d boolean array as a Python bool: one synchronisation on a GPU."""
     if _counters:
         _count()
-    return bool(x)
+    return bool(x.detach() if hasattr(x, "detach") else x)
 
 
 def to_host(x: Array) -> np.ndarray:

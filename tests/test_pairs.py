@@ -292,6 +292,37 @@ def test_small_bandwidths_in_float32_keep_their_digits(engine: str) -> None:
     np.testing.assert_allclose(p.sum(np.ones(200, dtype="float32"))[:100], K.sum(axis=1)[:100], rtol=3e-6, atol=1e-30)
 
 
+def test_torch_tensors_on_the_host_use_its_engines_and_keep_their_gradients(cloud: tuple[np.ndarray, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    x, y, v, b = cloud
+    tx, ty, tv, tb = (torch.from_numpy(a.copy()) for a in cloud)
+    kernel = gaussian(0.3)
+    K = direct(x, y, kernel)
+    for engine in ("auto", "numpy", "torch", "stored", "numba"):
+        if engine == "numba":
+            pytest.importorskip("numba")
+        p = Pairs(tx, ty, kernel, engine=engine)
+        result = p.sum(tv)
+        assert isinstance(result, torch.Tensor)
+        np.testing.assert_allclose(result.numpy(), K @ v, atol=1e-11)
+        np.testing.assert_allclose(p.logsumexp(tb).numpy(), log_sum(K, b), atol=1e-12)
+        assert p.nearest(2)[0].dtype == torch.int64
+    assert Pairs(tx, ty, kernel, passes=1).plan().engine != "array"
+
+    # A gradient is asked of the weights, then of the points: central differences are the truth.
+    weights = tv[:, 0].clone().requires_grad_()
+    p = Pairs(tx, ty, kernel, passes=1)
+    p.sum(weights).sum().backward()
+    np.testing.assert_allclose(weights.grad.numpy(), K.sum(axis=0), rtol=1e-12)
+    moved = tx[:3].clone().requires_grad_()
+    assert Pairs(moved, ty, kernel).plan("logsumexp").engine == "array"
+    Pairs(moved, ty, kernel).logsumexp(tb).sum().backward()
+    step = np.zeros_like(x[:3])
+    step[1, 2] = 1e-6
+    ends = [log_sum(direct(x[:3] + s * step, y, kernel), b).sum() for s in (1, -1)]
+    np.testing.assert_allclose(moved.grad.numpy()[1, 2], (ends[0] - ends[1]) / 2e-6, rtol=1e-6)
+
+
 def test_threads_do_not_change_a_bit() -> None:
     rng = np.random.default_rng(4)
     x, y, v = rng.random((3000, 3)), rng.random((1500, 3)), rng.standard_normal(1500)

@@ -25,7 +25,7 @@ ENGINES = {
     "cupy": ("cupy_tiles", "CupyTiles"),
     "cupy-fused": ("cupy_fused", "CupyFused"),
 }
-#: Engines that compute on NumPy arrays only.
+#: Engines that compute in host memory, on NumPy arrays.
 _HOST_ONLY = {"numpy", "torch", "numba", "dask"}
 _CUPY_ONLY = {"cupy", "cupy-fused"}
 _FUSED_ON_GPU = {"cupy-fused", "keops"}
@@ -113,8 +113,11 @@ def make_plan(problem: PairProblem, reduction: str, *, engine: str, passes: int 
         name, reason = engine, "asked for"
         if name not in ENGINES:
             raise InputError(f"engine is {engine!r}, expected 'auto' or one of {', '.join(map(repr, ENGINES))}")
-        if name in _HOST_ONLY and not is_numpy(problem.xp):
-            raise InputError(f"engine {name!r} works on NumPy arrays, the points are {library(problem.xp)}")
+        if name in _HOST_ONLY and not on_host(problem):
+            raise InputError(
+                f"engine {name!r} works on NumPy arrays and torch tensors on the CPU without gradients, "
+                f"the points are {library(problem.xp)}"
+            )
         if name in _CUPY_ONLY and not is_cupy(problem.xp):
             raise InputError(f"engine {name!r} works on CuPy arrays, the points are {library(problem.xp)}")
         absent = _absent(name)
@@ -151,7 +154,7 @@ def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tu
         if known and not problem.exclude_self and d <= 64 and n * m >= _WORTH_KEOPS and not _absent("keops"):
             return "keops", "many pairs on a GPU"
         return ("cupy", "GEMM tiles on the device") if is_cupy(problem.xp) else ("array", "tiles on the device")
-    if not is_numpy(problem.xp):
+    if not on_host(problem):
         return "array", "plain array-API tiles"
     if known and d <= _WIDEST and (reduction in ("sum", "nearest") or kernel.exponential):
         enough = _WORTH_LOADED if "numba" in sys.modules else _WORTH_COMPILED
@@ -163,7 +166,21 @@ def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tu
     return "numpy", "tiles of one GEMM" if gemm else "tiles by direct differences"
 
 
+def on_host(problem: PairProblem) -> bool:
+    """Whether the engines that compute on NumPy arrays can see the points where they are."""
+    if is_numpy(problem.xp):
+        return True
+    from .engines.host_view import sees
+
+    return sees(problem)
+
+
 def build(name: str, problem: PairProblem) -> Any:
     """The engine called ``name`` for ``problem``."""
     module, cls = ENGINES[name]
-    return getattr(import_module(f".engines.{module}", __package__), cls)(problem)
+    engine = getattr(import_module(f".engines.{module}", __package__), cls)
+    if name in _HOST_ONLY and not is_numpy(problem.xp):
+        from .engines.host_view import HostView
+
+        return HostView(problem, engine)
+    return engine(problem)

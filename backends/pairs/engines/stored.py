@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ...namespace import Array, is_numpy
-from ..plan import build, choose_tiles
+from ...namespace import Array
+from ..plan import build, choose_tiles, on_host
 from ..problem import PairProblem
-from .numpy_tiles import NumpyTiles
 
 
 class Stored:
@@ -20,7 +17,7 @@ class Stored:
     def __init__(self, problem: PairProblem) -> None:
         self.problem, self.xp = problem, problem.xp
         name, _ = choose_tiles(problem, "sum", 1)
-        self.tiles: Any = build(name if is_numpy(problem.xp) else "array", problem)
+        self.tiles: Any = build(name if on_host(problem) else "array", problem)
         self._matrix: Array | None = None
 
     @property
@@ -33,8 +30,8 @@ class Stored:
     def _compute(self) -> Array:
         n, m, _ = self.problem.shape
         tiles, xp = self.tiles, self.xp
-        if isinstance(tiles, NumpyTiles):
-            matrix = np.empty((n, m), dtype=self.problem.x.dtype)
+        if hasattr(tiles, "fill"):
+            matrix = xp.empty((n, m), dtype=self.problem.x.dtype)
             tiles.fill(matrix)
             return matrix
         rows = []
