@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+
+import numpy as np
 
 from ..errors import InputError, MissingDependencyError
 from ..namespace import is_cupy, is_gpu, is_numpy, library
@@ -161,9 +164,19 @@ def choose_tiles(problem: PairProblem, reduction: str, passes: int | None) -> tu
         if n * m * (_MANY if passes is None else passes) >= enough and not _absent("numba"):
             return "numba", "numba is installed and there are enough pairs"
     gemm = kernel.metric in ("sqeuclidean", "dot") and not problem.direct
-    if gemm and kernel.exponential and "64" in str(problem.x.dtype) and "torch" in sys.modules:
+    if gemm and kernel.exponential and "64" in str(problem.x.dtype) and "torch" in sys.modules and _scalar_exp():
         return "torch", "torch is loaded and its float64 exp is faster"
     return "numpy", "tiles of one GEMM" if gemm else "tiles by direct differences"
+
+
+@lru_cache(maxsize=1)
+def _scalar_exp() -> bool:
+    """Whether NumPy's float64 exp runs one number at a time on this processor: it is vectorised for AVX-512 only."""
+    try:
+        found = np.lib.introspect.opt_func_info(func_name="^exp$", signature="float64")["exp"]["dd"]["current"]
+    except (AttributeError, KeyError):
+        return True
+    return not ("AVX512" in found or "X86_V4" in found)
 
 
 def on_host(problem: PairProblem) -> bool:
