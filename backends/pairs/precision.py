@@ -23,8 +23,8 @@ def expansion_loses(x: Array, y: Array, kernel: Kernel, xp: Namespace) -> bool:
     if kernel.metric != "sqeuclidean" or 0 in (x.shape[0], y.shape[0], x.shape[1]):
         return False
     wide = wide_dtype(x, xp)
-    centre = xp.mean(xp.astype(y, wide), axis=0)
-    radii = xp.stack([xp.max(xp.sum((xp.astype(p, wide) - centre) ** 2, axis=1)) for p in (x, y)])
+    centre = xp.mean(xp.astype(y, wide, copy=False), axis=0)
+    radii = xp.stack([xp.max(xp.sum((xp.astype(p, wide, copy=False) - centre) ** 2, axis=1)) for p in (x, y)])
     target = _TARGET["float32" if x.dtype == xp.float32 else "float64"]
     return finfo_eps(x.dtype, xp) * kernel.scale * host_float(xp.max(radii)) > target
 
@@ -40,5 +40,6 @@ def centred(problem: PairProblem) -> tuple[Array, Array]:
     work = wide if problem.mixed else x.dtype
     if problem.kernel.metric not in ("sqeuclidean", "euclidean", "cityblock") or 0 in (y.shape[0], y.shape[1]):
         return xp.astype(x, work, copy=False), xp.astype(y, work, copy=False)
-    centre = xp.mean(xp.astype(y, wide), axis=0)
-    return xp.astype(xp.astype(x, wide) - centre, work), xp.astype(xp.astype(y, wide) - centre, work)
+    centre = xp.mean(xp.astype(y, wide, copy=False), axis=0)
+    x, y = (xp.astype(p, wide, copy=False) - centre for p in (x, y))
+    return xp.astype(x, work, copy=False), xp.astype(y, work, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 from ...namespace import Array, device, has_float64, is_gpu
 from ..precision import centred
@@ -19,12 +20,25 @@ class ArrayTiles:
 
     def __init__(self, problem: PairProblem) -> None:
         self.problem, self.xp = problem, problem.xp
-        self.x, self.y = centred(problem)
         n, m, _ = problem.shape
         tile = _GPU_TILE if is_gpu(problem.x) else _HOST_TILE
         self.columns = min(max(m, 1), 2**11 if tile == _HOST_TILE else 2**13)
         self.rows = max(1, min(max(n, 1), tile // self.columns))
         self.wide = self.xp.float64 if has_float64(problem.x, self.xp) else problem.x.dtype
+
+    @cached_property
+    def _centred(self) -> tuple[Array, Array]:
+        return centred(self.problem)
+
+    @property
+    def x(self) -> Array:
+        """Points of the rows about the common centre."""
+        return self._centred[0]
+
+    @property
+    def y(self) -> Array:
+        """Points of the columns about the common centre."""
+        return self._centred[1]
 
     # -- tiles ---------------------------------------------------------------------------------------------------
 

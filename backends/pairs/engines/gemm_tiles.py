@@ -45,7 +45,8 @@ class GemmTiles(ArrayTiles):
     def __init__(self, problem: PairProblem) -> None:
         super().__init__(problem)
         self.threads = problem.threads
-        self.bm, self.bn = _TILE_BYTES // (512 * self.x.dtype.itemsize), 512
+        itemsize = 8 if problem.mixed else problem.x.dtype.itemsize
+        self.bm, self.bn = _TILE_BYTES // (512 * itemsize), 512
 
     @property
     def _by_gemm(self) -> bool:

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..precision import centred
 from ..problem import PairProblem
 from ..threads import over_rows
-from .numba_loops import METRICS, PROFILES, ROWS, fill_rows, nearest_rows, online_rows, sum_rows
+from .numba_loops import (
+    METRICS,
+    PROFILES,
+    ROWS,
+    fill_rows,
+    lay_out_columns,
+    lay_out_rows,
+    nearest_rows,
+    online_rows,
+    sum_rows,
+)
 from .numpy_tiles import NumpyTiles
 
 _LOG2E = 1.0 / math.log(2.0)
@@ -46,7 +55,7 @@ class NumbaTiles(NumpyTiles):
         if metric == "sqeuclidean" and d > _DIRECT_UP_TO and not (problem.mixed or problem.direct):
             # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y about the common centre, where float32 (see precision) can carry it.
             metric = "dot"
-            x, y = centred(problem)
+            x, y = self.x, self.y
             row, column = (-scale * np.einsum("ij,ij->i", p, p, dtype=np.float64) for p in (x, y))
             scale = -2.0 * scale
         self.differences = METRICS[str(metric)] == METRICS[str(kernel.metric)]
@@ -61,16 +70,13 @@ class NumbaTiles(NumpyTiles):
         (n, m, d), dtype = self.problem.shape, self.problem.x.dtype
         blocks = -(-m * dtype.itemsize // _ROW_BYTES)
         self.width = width = -(-m // (16 * blocks)) * 16
-        # Zeros fill up what four does not divide.
-        K, rows = -(-d // 4) * 4, -(-n // 4) * 4
-        padded_x, padded_y = np.zeros((rows, K), dtype=dtype), np.zeros((blocks * width, K), dtype=dtype)
-        padded_x[:n, :d], padded_y[:m, :d] = x, y
-        X = padded_x.reshape(rows // 4, 4, K // 4, 4).transpose(0, 2, 3, 1).reshape(rows // 4, K // 4, 16)
         # Coordinates a power of two apart would fight for the same lines of the cache.
         stride = width + 16 * (width * dtype.itemsize % 1024 == 0)
-        Y = _aligned((blocks, K // 4, 4, stride), dtype)
-        Y[..., :width] = padded_y.reshape(blocks, width, K // 4, 4).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(X), Y
+        X = np.empty((-(-n // 4), -(-d // 4), 16), dtype=dtype)
+        Y = _aligned((blocks, -(-d // 4), 4, stride), dtype)
+        lay_out_rows(x, X)
+        lay_out_columns(y, Y, width)
+        return X, Y
 
     def _blocks(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """``values`` (m,) or (m, r) as (blocks, J) or (blocks, r, J), padded."""
