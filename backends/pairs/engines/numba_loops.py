@@ -158,25 +158,32 @@ def _insert(t, first, sign, values, indices):
 
 
 @njit(nogil=True, cache=True)
-def lay_out_rows(x, X):
-    """Points (n, d) as ``X``: four coordinates of four rows side by side, zeros where four does not divide."""
+def lay_out_rows(x, centre, X, squares):
+    """``x - centre`` (n, d) as ``X``: four coordinates of four rows side by side, zeros where four does not divide."""
     X[:] = 0
     for i in range(x.shape[0]):
+        total = 0.0
         for k in range(x.shape[1]):
-            X[i // 4, k // 4, 4 * (k % 4) + i % 4] = x[i, k]
+            X[i // 4, k // 4, 4 * (k % 4) + i % 4] = x[i, k] - centre[k]
+            # Of the rounded difference, which is what the products will see.
+            total += np.float64(X[i // 4, k // 4, 4 * (k % 4) + i % 4]) ** 2
+        squares[i] = total
 
 
 @njit(nogil=True, cache=True)
-def lay_out_columns(y, Y, width):
-    """Points (m, d) as ``Y``: blocks of ``width`` points, coordinate by coordinate, zeros after the last point."""
+def lay_out_columns(y, centre, Y, width, squares):
+    """``y - centre`` (m, d) as ``Y``: blocks of ``width`` points, coordinate by coordinate, zeros after the last point."""
     m, d = y.shape
+    squares[:] = 0.0
     for b in range(Y.shape[0]):
         for first in range(0, width, 16):
             for k in range(4 * Y.shape[1]):
                 row = Y[b, k // 4, k % 4]
                 for j in range(first, first + 16):
                     i = b * width + j
-                    row[j] = y[i, k] if i < m and k < d else 0
+                    row[j] = y[i, k] - centre[k] if i < m and k < d else 0
+                    if i < m:
+                        squares[i] += np.float64(row[j]) ** 2
 
 
 # -- distances -------------------------------------------------------------------------------------------------------

@@ -45,28 +45,24 @@ class NumbaTiles(NumpyTiles):
             self._lay_out()
 
     def _lay_out(self) -> None:
-        """Points in the order in which the loops read them: columns in blocks, each block by coordinates."""
-        problem, (n, m, d) = self.problem, self.problem.shape
+        """Points and the parts of the exponent that depend on one of them alone."""
+        problem, (n, _, d) = self.problem, self.problem.shape
         kernel, dtype = problem.kernel, problem.x.dtype
-        x, y = problem.x, problem.y
-        unit = _LOG2E if kernel.exponential else 1.0
-        metric, scale = kernel.metric, kernel.scale * unit
-        row, column = np.zeros(n), np.zeros(m)
-        if metric == "sqeuclidean" and d > _DIRECT_UP_TO and not (problem.mixed or problem.direct):
-            # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y about the common centre, where float32 (see precision) can carry it.
-            metric = "dot"
-            x, y = self.x, self.y
-            row, column = (-scale * np.einsum("ij,ij->i", p, p, dtype=np.float64) for p in (x, y))
-            scale = -2.0 * scale
-        self.differences = METRICS[str(metric)] == METRICS[str(kernel.metric)]
-        self.X, self.Y = self._laid_out(x, y)
-        rows = 4 * self.X.shape[0]
-        self.row = np.zeros(rows, dtype=dtype)
+        metric, scale = METRICS[str(kernel.metric)], kernel.scale * (_LOG2E if kernel.exponential else 1.0)
+        self.differences = kernel.metric != "sqeuclidean" or d <= _DIRECT_UP_TO or problem.mixed or problem.direct
+        centre = np.zeros(d) if self.differences else problem.y.mean(axis=0, dtype=np.float64)
+        self.X, self.Y, row, column = self._laid_out(centre)
+        if self.differences:
+            row[:], column[:] = 0.0, 0.0
+        else:
+            # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y about the common centre, where the precision can carry it.
+            row, column, scale, metric = -scale * row, -scale * column, -2.0 * scale, METRICS["dot"]
+        self.row = np.zeros(4 * self.X.shape[0], dtype=dtype)
         self.row[:n] = row
-        self.column, self._metric, self._scale = column, METRICS[str(metric)], dtype.type(scale)
+        self.column, self._metric, self._scale = column, metric, dtype.type(scale)
 
-    def _laid_out(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows in fours and columns in blocks of equal width, so that the last is not mostly padding."""
+    def _laid_out(self, centre: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Rows in fours, columns in blocks of equal width (so that the last is not mostly padding), and their squared norms."""
         (n, m, d), dtype = self.problem.shape, self.problem.x.dtype
         blocks = -(-m * dtype.itemsize // _ROW_BYTES)
         self.width = width = -(-m // (16 * blocks)) * 16
@@ -74,9 +70,10 @@ class NumbaTiles(NumpyTiles):
         stride = width + 16 * (width * dtype.itemsize % 1024 == 0)
         X = np.empty((-(-n // 4), -(-d // 4), 16), dtype=dtype)
         Y = _aligned((blocks, -(-d // 4), 4, stride), dtype)
-        lay_out_rows(x, X)
-        lay_out_columns(y, Y, width)
-        return X, Y
+        rows, columns = np.empty(n), np.empty(m)
+        lay_out_rows(self.problem.x, centre, X, rows)
+        lay_out_columns(self.problem.y, centre, Y, width, columns)
+        return X, Y, rows, columns
 
     def _blocks(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """``values`` (m,) or (m, r) as (blocks, J) or (blocks, r, J), padded."""
@@ -163,7 +160,7 @@ class NumbaTiles(NumpyTiles):
         kernel, (n, m, _) = self.problem.kernel, self.problem.shape
         if not self.covered or k > _MOST_NEIGHBOURS:
             return super().nearest(k)
-        x, y = (self.X, self.Y) if self.differences else self._laid_out(self.problem.x, self.problem.y)
+        x, y = (self.X, self.Y) if self.differences else self._laid_out(np.zeros(self.problem.shape[2]))[:2]
         rows, sign = self.row.shape[0], self.problem.x.dtype.type(-1.0 if kernel.metric == "dot" else 1.0)
         indices, values = np.empty((rows, k), dtype=np.int64), np.empty((rows, k), dtype=self.problem.x.dtype)
 
