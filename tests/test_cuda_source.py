@@ -161,12 +161,17 @@ def test_the_fused_kernels_agree_with_direct_sums(kernel: Kernel, dtype: str, ex
 
 
 def test_the_gemm_tiles_of_a_gpu_run_at_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cupy_tiles.CupyTiles, "tile", 32)
+    monkeypatch.setattr(cupy_tiles.CupyTiles, "side", 32)
     rng = np.random.default_rng(1)
     x, y, v = rng.random((70, 20)), rng.random((95, 20)), rng.random((95, 2))
     engine = object.__new__(cupy_tiles.CupyTiles)
     GemmTiles.__init__(engine, PairProblem(x, y, gaussian(1.0), array_api_compat.array_namespace(x)))
-    engine.bm = engine.bn = engine.tile
+    engine.bm = engine.bn = engine.side
     K = matrix(x, y, gaussian(1.0))
     np.testing.assert_allclose(engine.sum(v), K @ v, rtol=1e-12)
     np.testing.assert_allclose(engine.logsumexp(np.zeros(95)), np.log(K.sum(axis=1)), rtol=1e-12)
+    # A metric without a product goes by the tiles of differences.
+    other = object.__new__(cupy_tiles.CupyTiles)
+    kernel = exponential("cityblock", 0.3)
+    GemmTiles.__init__(other, PairProblem(x, y, kernel, array_api_compat.array_namespace(x)))
+    np.testing.assert_allclose(other.sum(v), matrix(x, y, kernel) @ v, rtol=1e-12)

@@ -241,6 +241,17 @@ def test_numba_at_every_shape(shape: tuple[int, int], d: int, dtype: str) -> Non
     np.testing.assert_allclose(matrix, K, atol=tol)
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "matern32", "cauchy"])
+def test_numba_hands_many_columns_to_blas(kernel: str, cloud: tuple[np.ndarray, ...]) -> None:
+    pytest.importorskip("numba")
+    x, y, _, b = cloud
+    v, K = np.random.default_rng(12).standard_normal((201, 40)), direct(x, y, KERNELS[kernel])
+    p = Pairs(x, y, KERNELS[kernel], engine="numba")
+    np.testing.assert_allclose(p.sum(v), K @ v, atol=1e-11)
+    weights = K * np.exp(b)
+    np.testing.assert_allclose(p.softmax_sum(v, b)[0], weights @ v / weights.sum(axis=1)[:, None], atol=1e-11)
+
+
 @pytest.mark.parametrize("engine", ["numpy", "numba"])
 def test_a_running_maximum_that_rises_late(engine: str) -> None:
     # The mass of a row lies in its last columns, a thousand orders of magnitude above the first.

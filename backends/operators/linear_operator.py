@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -158,41 +157,40 @@ class LinearOperator:
             name=f"({self.name} + {other.name})",
         )
 
-    def __mul__(self, scalar: complex) -> LinearOperator:
-        if not isinstance(scalar, numbers.Complex) and getattr(scalar, "ndim", 1) != 0:
+    def __mul__(self, scalar: Any) -> LinearOperator:
+        if getattr(scalar, "ndim", 0) != 0 or not hasattr(scalar, "real"):
             raise BackendError(
                 f"{self.name} can be multiplied by a number, got a {type(scalar).__name__}; apply it with @"
             )
-        # A scalar of NumPy's would decide the dtype of the product: a Python number adapts to the array.
-        scalar = complex(scalar) if isinstance(scalar, complex | np.complexfloating) else float(scalar.real)
-        conjugate = scalar.conjugate()
-        positive = isinstance(scalar, float) and scalar > 0
-        tags = self.tags if positive else self.tags - {"positive"}
-        if isinstance(scalar, complex):
-            tags = tags - {"symmetric"}
+        # A scalar of a library would decide the dtype of the product: a Python number adapts to the array.
+        number = complex(scalar)
+        factor = number if number.imag else number.real
+        conjugate, tags = factor.conjugate(), self.tags
+        if not number.real > 0 or number.imag:
+            tags = tags - ({"positive", "symmetric"} if number.imag else {"positive"})
         return LinearOperator(
             self.shape,
-            lambda v: (self @ v) * scalar,
-            matmat=lambda v: (self @ v) * scalar,
+            lambda v: (self @ v) * factor,
+            matmat=lambda v: (self @ v) * factor,
             rmatvec=lambda u: (self.H @ u) * conjugate,
             rmatmat=lambda u: (self.H @ u) * conjugate,
             dtype=self.dtype,
             tags=tags,
-            name=f"{scalar} * {self.name}",
+            name=f"{factor} * {self.name}",
         )
 
     __rmul__ = __mul__
 
     def __neg__(self) -> LinearOperator:
-        return self * -1.0
+        return self.__mul__(-1.0)
 
     def __sub__(self, other: Any) -> LinearOperator:
         if not isinstance(other, LinearOperator):
             raise InputError(f"cannot subtract {other!r} from {self!r}")
         return self + -other
 
-    def __truediv__(self, scalar: complex) -> LinearOperator:
-        return self * (1.0 / scalar)
+    def __truediv__(self, scalar: Any) -> LinearOperator:
+        return self.__mul__(1.0 / scalar)
 
     def __repr__(self) -> str:
         return f"LinearOperator({self.name}, shape={self.shape}, dtype={self.dtype}, tags={sorted(self.tags)})"

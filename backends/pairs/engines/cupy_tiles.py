@@ -13,7 +13,7 @@ class CupyTiles(GemmTiles):
 
     name = "cupy"
     # Three launches a tile: large enough that they do not show, small beside the memory of a device.
-    tile = 4096
+    side = 4096
 
     def __init__(self, problem: PairProblem) -> None:
         if not is_cupy(problem.xp):
@@ -22,7 +22,7 @@ class CupyTiles(GemmTiles):
 
         super().__init__(problem)
         self.lib, self.math, self.threads = cupy, CupyMath(), 1
-        self.bm = self.bn = self.tile
+        self.bm = self.bn = self.side
 
 
 class CupyMath(TileMath):

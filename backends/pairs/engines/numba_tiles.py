@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...namespace import Array
 from ..problem import PairProblem
 from ..threads import over_rows
 from .numba_loops import (
@@ -61,7 +62,7 @@ class NumbaTiles(NumpyTiles):
         self.row[:n] = row
         self.column, self._metric, self._scale = column, metric, dtype.type(scale)
 
-    def _laid_out(self, centre: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _laid_out(self, centre: Array) -> tuple[Array, ...]:
         """Rows in fours, columns in blocks of equal width (so that the last is not mostly padding), and their squared norms."""
         (n, m, d), dtype = self.problem.shape, self.problem.x.dtype
         blocks = -(-m * dtype.itemsize // _ROW_BYTES)
@@ -75,7 +76,7 @@ class NumbaTiles(NumpyTiles):
         lay_out_columns(self.problem.y, centre, Y, width, columns)
         return X, Y, rows, columns
 
-    def _blocks(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+    def _blocks(self, values: Array, fill: float = 0.0) -> Array:
         """``values`` (m,) or (m, r) as (blocks, J) or (blocks, r, J), padded."""
         blocks, width = self.Y.shape[0], self.width
         columns = values.shape[1:]
@@ -86,12 +87,12 @@ class NumbaTiles(NumpyTiles):
         out[...] = np.moveaxis(shaped, 1, -1)
         return out
 
-    def sum(self, v: np.ndarray) -> np.ndarray:
+    def sum(self, v: Array) -> Array:
         """See `Engine.sum`."""
         if not self.covered or v.shape[1] > _MOST_COLUMNS:
             return super().sum(v)
         n = self.problem.shape[0]
-        profile, units = self._profile()
+        profile, units = self._constants()
         column, weights = self._blocks(self.column), self._blocks(v)
         out = np.empty((self.row.shape[0], v.shape[1]), dtype=v.dtype)
 
@@ -104,12 +105,12 @@ class NumbaTiles(NumpyTiles):
         self._over_rows(work)
         return out[:n]
 
-    def fill(self, matrix: np.ndarray) -> None:
+    def fill(self, matrix: Array) -> None:
         """Write the whole kernel matrix."""
         if not self.covered:
             super().fill(matrix)
             return
-        column, (profile, units) = self._blocks(self.column), self._profile()
+        column, (profile, units) = self._blocks(self.column), self._constants()
 
         def work(start: int, stop: int) -> None:
             fill_rows(
@@ -119,18 +120,18 @@ class NumbaTiles(NumpyTiles):
 
         self._over_rows(work)
 
-    def _profile(self) -> tuple[int, tuple[Any, ...]]:
+    def _constants(self) -> tuple[int, tuple[Any, ...]]:
         """The kernel's number and the constants that the loops need in its dtype."""
         dtype = self.problem.x.dtype.type
         return PROFILES[self.problem.kernel.profile], (dtype(1.0), dtype(1.0 / 3.0), dtype(_LOG2E), dtype(0.0))
 
-    def logsumexp(self, b: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
+    def logsumexp(self, b: Array, guess: Array | None = None) -> Array:
         """See `Engine.logsumexp`; the row maximum of a tile in cache costs less than a guess would save."""
         if not self._online_covered:
             return super().logsumexp(b, guess)
         return self._online_rows(b, np.empty((b.shape[0], 0), dtype=b.dtype))[1]
 
-    def softmax_sum(self, b: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def softmax_sum(self, b: Array, v: Array) -> tuple[Array, Array]:
         """See `Engine.softmax_sum`."""
         if not self._online_covered or v.shape[1] > _MOST_COLUMNS:
             return super().softmax_sum(b, v)
@@ -140,7 +141,7 @@ class NumbaTiles(NumpyTiles):
     def _online_covered(self) -> bool:
         return self.covered and self.problem.kernel.exponential
 
-    def _online_rows(self, b: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _online_rows(self, b: Array, v: Array) -> tuple[Array, Array]:
         n, rows = self.problem.shape[0], self.row.shape[0]
         column = self._blocks(self.column + _LOG2E * b.astype(np.float64), fill=-math.inf)
         weights = self._blocks(v)
@@ -155,7 +156,7 @@ class NumbaTiles(NumpyTiles):
         self._over_rows(work)
         return values[:n], logs[:n]
 
-    def nearest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, k: int) -> tuple[Array, Array]:
         """See `Engine.nearest`; distances by differences, so that the order is exact at any offset."""
         kernel, (n, m, _) = self.problem.kernel, self.problem.shape
         if not self.covered or k > _MOST_NEIGHBOURS:
@@ -173,7 +174,7 @@ class NumbaTiles(NumpyTiles):
         self._over_rows(work)
         return indices[:n], sign * values[:n]
 
-    def _tile(self) -> np.ndarray:
+    def _tile(self) -> Array:
         return _aligned((4, self.width), self.Y.dtype)
 
     def _over_rows(self, work: Callable[[int, int], None]) -> None:

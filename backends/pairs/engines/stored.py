@@ -53,8 +53,10 @@ class Stored:
 
     def softmax_sum(self, b: Array, v: Any) -> tuple[Array, Array]:
         """See `Engine.softmax_sum`."""
-        return self.tiles.softmax_sum(b, v)
+        values, logs = self.tiles.softmax_sum(b, v)
+        return values, logs
 
     def nearest(self, k: int) -> tuple[Array, Array]:
         """See `Engine.nearest`."""
-        return self.tiles.nearest(k)
+        indices, values = self.tiles.nearest(k)
+        return indices, values
