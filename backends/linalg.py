@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .errors import BreakdownError
+from .errors import BreakdownError, InputError
 from .namespace import Array, Namespace, is_cupy, is_numpy, is_torch
 from .transfer import host_bool
+from .validation import check_array
 
 
 def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, adjoint: bool = False) -> Array:
@@ -23,6 +24,11 @@ def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, adjoint:
     adjoint : bool
         Solve with the conjugate transpose instead.
 
+    Raises
+    ------
+    BackendError, InputError
+        Wrong dtype or shape; the message names the argument. Values are not looked at.
+
     Returns
     -------
     array
@@ -36,6 +42,10 @@ def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, adjoint:
     >>> solve_triangular(L, xp.asarray([2.0, 3.0]), lower=True, xp=xp).tolist()
     [1.0, 2.0]
     """
+    _check_square(L, "L", xp)
+    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True, allow_empty=True, finite=False, dtype=L.dtype)
+    if b.shape[0] != L.shape[0]:
+        raise InputError(f"b has shape {tuple(b.shape)}, expected {L.shape[0]} rows, one for each of L")
     if is_numpy(xp) or is_cupy(xp):
         if is_numpy(xp):
             from scipy.linalg import solve_triangular as native
@@ -61,7 +71,10 @@ def cholesky(A: Array, *, xp: Namespace) -> Array:
     Raises
     ------
     BreakdownError
-        ``A`` is not positive definite, whichever way the library says so (its own exception, or NaN). One host transfer.
+        ``A`` is not positive definite (or not finite), whichever way the library says so (its own exception, or NaN). One host transfer.
+
+    BackendError, InputError
+        ``A`` is not a square array of floats.
 
     Examples
     --------
@@ -70,6 +83,7 @@ def cholesky(A: Array, *, xp: Namespace) -> Array:
     >>> cholesky(xp.asarray([[4.0, 2.0], [2.0, 2.0]]), xp=xp).tolist()
     [[2.0, 0.0], [1.0, 1.0]]
     """
+    _check_square(A, "A", xp)
     try:
         L = xp.linalg.cholesky(A)
     except (ValueError, RuntimeError, ArithmeticError) as err:
@@ -90,3 +104,9 @@ def cho_solve(L: Array, b: Array, *, xp: Namespace) -> Array:
     [1.0, 2.0]
     """
     return solve_triangular(L, solve_triangular(L, b, lower=True, xp=xp), lower=True, adjoint=True, xp=xp)
+
+
+def _check_square(A: Array, name: str, xp: Namespace) -> None:
+    check_array(A, name, xp, ndim=2, allow_complex=True, allow_empty=True, finite=False)
+    if A.shape[0] != A.shape[1]:
+        raise InputError(f"{name} has shape {tuple(A.shape)}, expected a square matrix")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .namespace import Array, Namespace, is_cupy, is_numpy, is_torch
+from .validation import check_dtype
 
 
 def logsumexp(x: Array, *, axis: int, xp: Namespace) -> Array:
@@ -19,6 +20,7 @@ def logsumexp(x: Array, *, axis: int, xp: Namespace) -> Array:
     >>> float(logsumexp(xp.asarray([-1000.0, -1000.0]), axis=0, xp=xp).round(4))
     -999.3069
     """
+    check_dtype(x, "x", xp)
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0.0)
     total = xp.sum(xp.exp(x - top), axis=axis)
@@ -37,6 +39,7 @@ def softmax(x: Array, *, axis: int, xp: Namespace) -> Array:
     >>> softmax(xp.asarray([1000.0, 1000.0, -float("inf")]), axis=0, xp=xp).tolist()
     [0.5, 0.5, 0.0]
     """
+    check_dtype(x, "x", xp)
     top = xp.max(x, axis=axis, keepdims=True)
     e = xp.exp(x - xp.where(xp.isfinite(top), top, 0.0))
     total = xp.sum(e, axis=axis, keepdims=True)
@@ -55,6 +58,7 @@ def gammaln(x: Array, *, xp: Namespace) -> Array:
     >>> gammaln(xp.asarray([1.0, 5.0]), xp=xp).round(6).tolist()  # log 24
     [0.0, 3.178054]
     """
+    check_dtype(x, "x", xp)
     return _native("gammaln", "lgamma", xp, _gammaln)(x)
 
 
@@ -68,6 +72,7 @@ def erf(x: Array, *, xp: Namespace) -> Array:
     >>> erf(xp.asarray([0.0, 1.0]), xp=xp).round(6).tolist()
     [0.0, 0.842701]
     """
+    check_dtype(x, "x", xp)
     return _native("erf", "erf", xp, _erf)(x)
 
 

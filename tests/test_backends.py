@@ -56,6 +56,31 @@ def test_an_indefinite_matrix_breaks_down_the_same_way_everywhere(xp: Any, make:
         cholesky(make(np.asarray(bad)), xp=xp)
 
 
+def test_linear_algebra_names_what_is_wrong(xp: Any, make: Any) -> None:
+    square, b = make(np.eye(3)), make(np.ones(3))
+    for L, rhs, name, error in [
+        (make(np.ones((3, 2))), b, "L", InputError),
+        (make(np.ones(3)), b, "L", InputError),
+        (make(np.eye(3, dtype=np.int64)), b, "L", BackendError),
+        (square, make(np.ones(4)), "b", InputError),
+        (square, make(np.ones((3, 1, 1))), "b", InputError),
+        (square, make(np.ones(3, dtype="float32")), "b", BackendError),
+    ]:
+        with pytest.raises(error, match=rf"\b{name}\b"):
+            solve_triangular(L, rhs, lower=True, xp=xp)
+    for A, error in [(make(np.ones((3, 2))), InputError), (make(np.eye(3, dtype=np.int64)), BackendError)]:
+        with pytest.raises(error, match=r"\bA\b"):
+            cholesky(A, xp=xp)
+    with pytest.raises(BreakdownError):
+        cholesky(make(np.full((2, 2), np.nan)), xp=xp)
+    for function in (erf, gammaln):
+        with pytest.raises(BackendError, match=r"\bx\b"):
+            function(make(np.ones(2, dtype=np.int64)), xp=xp)
+    for function in (softmax, logsumexp):
+        with pytest.raises(BackendError, match=r"\bx\b"):
+            function(make(np.ones(2, dtype=np.int64)), axis=0, xp=xp)
+
+
 # -- segment sums ----------------------------------------------------------------------------------------------------
 
 
