@@ -71,7 +71,8 @@ def cholesky(A: Array, *, xp: Namespace) -> Array:
     Raises
     ------
     BreakdownError
-        ``A`` is not positive definite (or not finite), whichever way the library says so (its own exception, or NaN). One host transfer.
+        ``A`` is not positive definite (or not finite), whichever way the library says so: its own exception, or NaN. One
+        host transfer.
 
     BackendError, InputError
         ``A`` is not a square array of floats.

@@ -139,6 +139,36 @@ def test_nearest(engine: str, metric: str, cloud: tuple[np.ndarray, ...]) -> Non
     assert not np.any(alone[:, 0] == np.arange(x.shape[0]))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("d", [3, 20])
+@pytest.mark.parametrize("kernel", ["gaussian", "laplace", "matern12", "cauchy", "attention"])
+@pytest.mark.parametrize("engine", ["auto", "cupy", "cupy-fused", "array", "stored"])
+def test_engines_of_a_gpu(engine: str, kernel: str, d: int, dtype: str) -> None:
+    cupy = pytest.importorskip("cupy")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    rng = np.random.default_rng(13)
+    x, y = (rng.random((n, d)).astype(dtype) / math.sqrt(d) for n in (700, 5000))
+    v, b = rng.standard_normal((5000, 9)).astype(dtype), rng.standard_normal(5000).astype(dtype)
+    K = direct(x, y, KERNELS[kernel])
+    p = Pairs(cupy.asarray(x), cupy.asarray(y), KERNELS[kernel], engine=engine)
+    tol = 1e-12 if dtype == "float64" else 2e-5
+    result = p.sum(cupy.asarray(v))
+    assert isinstance(result, cupy.ndarray)
+    np.testing.assert_allclose(result.get(), K @ v, atol=tol * np.abs(K).sum(axis=1).max())
+    expected = log_sum(K, b.astype(float))
+    np.testing.assert_allclose(p.logsumexp(cupy.asarray(b)).get(), expected, atol=5 * tol)
+    np.testing.assert_allclose(
+        p.logsumexp(cupy.asarray(b), guess=cupy.asarray(expected.astype(dtype))).get(), expected, atol=5 * tol
+    )
+    average, _ = p.softmax_sum(cupy.asarray(v), cupy.asarray(b))
+    weights = K * np.exp(b.astype(float))
+    np.testing.assert_allclose(average.get(), weights @ v / weights.sum(axis=1)[:, None], atol=20 * tol)
+    indices, _ = p.nearest(3)
+    assert indices.shape == (700, 3)
+
+
 def test_every_library(xp: Any, make: Any, cloud: tuple[np.ndarray, ...]) -> None:
     x, y, v, b = cloud
     p = Pairs(make(x), make(y), gaussian(0.3))
