@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import MissingDependencyError
+from ..plan import build, choose_tiles
 from ..problem import PairProblem
-from .numpy_tiles import NumpyTiles
 
 # One task should take tens of milliseconds, or the scheduler costs more than it distributes.
 _PAIRS_PER_TASK = 20_000_000
@@ -28,14 +28,16 @@ class DaskRows:
             raise MissingDependencyError.for_extra("dask", "dask", "engine='dask'") from err
         self.dask, self.problem = dask, problem
 
-    def _over_rows(self, reduce: Callable[[NumpyTiles, slice], tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    def _over_rows(self, reduce: Callable[[Any, slice], tuple[np.ndarray, ...]]) -> list[np.ndarray]:
         n, m, _ = self.problem.shape
         # Left-out pairs are counted from the first row, so such a problem is one chunk.
         rows = n if self.problem.exclude_self else max(1, _PAIRS_PER_TASK // max(m, 1))
         chunks = [slice(i, min(i + rows, n)) for i in range(0, n, max(rows, 1))] or [slice(0, 0)]
 
+        tiles, _ = choose_tiles(self.problem, "sum", None)
+
         def task(rows: slice) -> tuple[np.ndarray, ...]:
-            return reduce(NumpyTiles(replace(self.problem, x=self.problem.x[rows], threads=1)), rows)
+            return reduce(build(tiles, replace(self.problem, x=self.problem.x[rows], threads=1)), rows)
 
         parts = self.dask.compute(*(self.dask.delayed(task, pure=False)(rows) for rows in chunks))
         return [np.concatenate(column, axis=0) for column in zip(*parts, strict=True)]

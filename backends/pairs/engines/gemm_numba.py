@@ -16,8 +16,17 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 _ROWS = 4
-# Bytes of a vector, and how many vectors of each row: twelve to sixteen sums hide the latency of a multiply-add.
-_BYTES, _VECTORS = (64, 4) if llvm.get_host_cpu_features().get("avx512f", False) else (32, 2)
+
+
+def _host_has(feature: str) -> bool:
+    try:
+        return bool(llvm.get_host_cpu_features().get(feature, False))
+    except RuntimeError:  # not told on every platform
+        return False
+
+
+# Bytes of a vector, and how many vectors of each row: eight to sixteen sums hide the latency of a multiply-add.
+_BYTES, _VECTORS = (64, 4) if _host_has("avx512f") else (32, 2)
 
 
 @intrinsic
