@@ -1,6 +1,14 @@
-"""Triangular solves and Cholesky factors: what the array-API standard lacks, or leaves to fail differently in every library."""
+"""Triangular solves and Cholesky factors, which the array-API standard lacks or leaves without a rule for failure.
+
+The standard has no triangular solve, and a matrix that is not positive definite is an error of one family in NumPy, of
+another in torch, and a silent NaN in CuPy. Here each library's own routine does the work, and every failure of a
+factorisation is the same `BreakdownError`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .errors import BreakdownError, InputError
 from .namespace import Array, Namespace, is_cupy, is_numpy, is_torch
@@ -8,106 +16,159 @@ from .transfer import host_bool
 from .validation import check_array
 
 
-def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, adjoint: bool = False) -> Array:
-    """Solve ``L z = b``, or ``L^H z = b`` with ``adjoint``, for a triangular ``L``.
+@contextmanager
+def _breakdown(message: str) -> Iterator[None]:
+    """Turn the libraries' ``LinAlgError`` into `BreakdownError`; any other error (out of memory, say) passes."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as err:
+        if not type(err).__name__.endswith("LinAlgError"):
+            raise
+        raise BreakdownError(message) from err
+
+
+def _check_square(A: Array, name: str, xp: Namespace) -> None:
+    check_array(A, name, xp, ndim=2, allow_complex=True, finite=False)
+    if A.shape[0] != A.shape[1]:
+        raise InputError(f"{name} has shape {tuple(A.shape)}, expected a square matrix")
+
+
+def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, transpose: bool = False) -> Array:
+    """Solve ``L x = b`` with a triangular matrix.
 
     Parameters
     ----------
     L : array (n, n)
-        Triangular matrix, float or complex; the other triangle is not read where the library can leave it.
-    b : array (n,) or (n, k)
-        Right-hand side(s), of the dtype of ``L``.
+        Triangular matrix, real or complex; the entries of its other triangle are not used.
+    b : array (n,) or (n, r)
+        Right-hand sides, of the dtype of ``L``.
     lower : bool
         Whether ``L`` is lower triangular.
     xp : namespace
-        Of both.
-    adjoint : bool
-        Solve with the conjugate transpose instead.
-
-    Raises
-    ------
-    BackendError, InputError
-        Wrong dtype or shape; the message names the argument. Values are not looked at.
+        Library of the arrays.
+    transpose : bool
+        Whether to solve with the conjugate transpose of ``L`` instead (for real dtypes the transpose).
 
     Returns
     -------
     array
-        Shaped like ``b``. Native and O(n^2 k) on NumPy, CuPy and torch; elsewhere the standard's general solve, O(n^3).
+        ``x``, of the shape of ``b``.
+
+    Raises
+    ------
+    InputError
+        ``L`` is not square, or ``b`` has another number of rows.
+    BackendError
+        Wrong or different dtypes.
+    BreakdownError
+        The library found a zero on the diagonal; torch and CuPy do not look, and return infinities or NaN.
+
+    Notes
+    -----
+    O(n^2 r) operations with NumPy, CuPy and torch; any other library solves with a full matrix, O(n^3 + n^2 r).
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
     >>> from xpsolve.backends.linalg import solve_triangular
-    >>> L = xp.asarray([[2.0, 0.0], [1.0, 1.0]])
-    >>> solve_triangular(L, xp.asarray([2.0, 3.0]), lower=True, xp=xp).tolist()
+    >>> L = xp.asarray([[2.0, 0.0], [1.0, 4.0]])
+    >>> solve_triangular(L, xp.asarray([2.0, 9.0]), lower=True, xp=xp).tolist()
     [1.0, 2.0]
     """
     _check_square(L, "L", xp)
     check_array(b, "b", xp, ndim=(1, 2), allow_complex=True, allow_empty=True, finite=False, dtype=L.dtype)
     if b.shape[0] != L.shape[0]:
-        raise InputError(f"b has shape {tuple(b.shape)}, expected {L.shape[0]} rows, one for each of L")
-    if is_numpy(xp) or is_cupy(xp):
+        raise InputError(f"b has shape {tuple(b.shape)}, expected {L.shape[0]} rows as L has")
+    with _breakdown("L is singular: its diagonal has a zero"):
         if is_numpy(xp):
-            from scipy.linalg import solve_triangular as native
-        else:
-            from cupyx.scipy.linalg import solve_triangular as native
-        return native(L, b, lower=lower, trans=2 if adjoint else 0, check_finite=False)
-    columns = b[:, None] if b.ndim == 1 else b
-    A = xp.conj(xp.matrix_transpose(L)) if adjoint and xp.isdtype(L.dtype, "complex floating") else L
-    if adjoint and A is L:
-        A = xp.matrix_transpose(L)
-    if is_torch(xp):
-        import torch
+            from scipy import linalg
 
-        z = torch.linalg.solve_triangular(A, columns, upper=lower is adjoint)
-    else:
-        z = xp.linalg.solve(xp.tril(A) if lower is not adjoint else xp.triu(A), columns)
-    return z[:, 0] if b.ndim == 1 else z
+            return linalg.solve_triangular(L, b, trans="C" if transpose else "N", lower=lower, check_finite=False)
+        if is_cupy(xp):
+            from cupyx.scipy import linalg
+
+            return linalg.solve_triangular(L, b, trans="C" if transpose else "N", lower=lower)
+        columns = b if b.ndim == 2 else b[:, None]
+        if is_torch(xp):
+            matrix, upper = (L.mH, lower) if transpose else (L, not lower)
+            x = xp.linalg.solve_triangular(matrix, columns, upper=upper)
+        else:
+            matrix = xp.tril(L) if lower else xp.triu(L)
+            if transpose:
+                matrix = xp.matrix_transpose(matrix)
+                matrix = xp.conj(matrix) if xp.isdtype(matrix.dtype, "complex floating") else matrix
+            x = xp.linalg.solve(matrix, columns)
+    return x if b.ndim == 2 else x[:, 0]
 
 
 def cholesky(A: Array, *, xp: Namespace) -> Array:
-    """Lower ``L`` with ``L L^H = A``.
+    """Lower Cholesky factor ``L`` of ``A = L L^H``.
+
+    Parameters
+    ----------
+    A : array (n, n)
+        Symmetric or Hermitian positive definite matrix.
+    xp : namespace
+        Library of the array.
+
+    Returns
+    -------
+    array (n, n)
+        ``L``, lower triangular with a positive diagonal.
 
     Raises
     ------
+    InputError
+        ``A`` is not square.
+    BackendError
+        Wrong dtype.
     BreakdownError
-        ``A`` is not positive definite (or not finite), whichever way the library says so: its own exception, or NaN. One
-        host transfer.
+        ``A`` is not positive definite, or has entries that are not finite.
 
-    BackendError, InputError
-        ``A`` is not a square array of floats.
+    Notes
+    -----
+    O(n^3 / 3) operations and one host transfer: only the diagonal of the factor shows the failure on every library.
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
     >>> from xpsolve.backends.linalg import cholesky
-    >>> cholesky(xp.asarray([[4.0, 2.0], [2.0, 2.0]]), xp=xp).tolist()
-    [[2.0, 0.0], [1.0, 1.0]]
+    >>> cholesky(xp.asarray([[4.0, 2.0], [2.0, 10.0]]), xp=xp).tolist()
+    [[2.0, 0.0], [1.0, 3.0]]
     """
     _check_square(A, "A", xp)
-    try:
+    message = "matrix is not positive definite, or has entries that are not finite"
+    with _breakdown(message):
         L = xp.linalg.cholesky(A)
-    except (ValueError, RuntimeError, ArithmeticError) as err:
-        raise BreakdownError("the matrix is not positive definite") from err
-    if not host_bool(xp.all(xp.isfinite(xp.linalg.diagonal(L)))):
-        raise BreakdownError("the matrix is not positive definite")
+    if not host_bool(xp.isfinite(xp.sum(xp.linalg.diagonal(L)))):
+        raise BreakdownError(message)
     return L
 
 
 def cho_solve(L: Array, b: Array, *, xp: Namespace) -> Array:
-    """Solve ``L L^H z = b`` from the factor that `cholesky` returns; ``b`` is (n,) or (n, k).
+    """Solve ``L L^H x = b`` with a lower Cholesky factor.
+
+    Parameters
+    ----------
+    L : array (n, n)
+        Lower factor, from `cholesky`.
+    b : array (n,) or (n, r)
+        Right-hand sides, of the dtype of ``L``.
+    xp : namespace
+        Library of the arrays.
+
+    Returns
+    -------
+    array
+        ``x``, of the shape of ``b``.
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from xpsolve.backends.linalg import cho_solve
-    >>> cho_solve(xp.asarray([[2.0, 0.0], [1.0, 1.0]]), xp.asarray([8.0, 6.0]), xp=xp).tolist()
-    [1.0, 2.0]
+    >>> from xpsolve.backends.linalg import cho_solve, cholesky
+    >>> A = xp.asarray([[4.0, 2.0], [2.0, 10.0]])
+    >>> cho_solve(cholesky(A, xp=xp), xp.asarray([6.0, 12.0]), xp=xp).tolist()
+    [1.0, 1.0]
     """
-    return solve_triangular(L, solve_triangular(L, b, lower=True, xp=xp), lower=True, adjoint=True, xp=xp)
-
-
-def _check_square(A: Array, name: str, xp: Namespace) -> None:
-    check_array(A, name, xp, ndim=2, allow_complex=True, allow_empty=True, finite=False)
-    if A.shape[0] != A.shape[1]:
-        raise InputError(f"{name} has shape {tuple(A.shape)}, expected a square matrix")
+    half = solve_triangular(L, b, lower=True, xp=xp)
+    return solve_triangular(L, half, lower=True, xp=xp, transpose=True)

@@ -26,7 +26,7 @@ _SCALARS = (bool, int, float, complex)
 @lru_cache(maxsize=256)
 def _is_array_type(kind: type) -> bool:
     """Whether instances of ``kind`` are arrays of a library that follows the array API."""
-    if issubclass(kind, np.matrix | np.ma.MaskedArray | np.generic):
+    if issubclass(kind, np.matrix | np.ma.MaskedArray | np.generic) or kind.__module__.split(".")[0] == "sparse":
         return False
     if issubclass(kind, np.ndarray) or hasattr(kind, "__array_namespace__"):
         return True
@@ -40,9 +40,11 @@ def _is_array_type(kind: type) -> bool:
 
 
 def is_array(obj: object) -> bool:
-    """Whether ``obj`` is an array that solvers can compute with (strided, not a matrix, not masked, not sparse)."""
+    """Whether ``obj`` is an array that solvers can compute with (strided, numeric, not a matrix, masked or sparse)."""
     if not _is_array_type(type(obj)):  # type: ignore[arg-type]
         return False
+    if isinstance(obj, np.ndarray):
+        return obj.dtype.kind in "biufc"
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(obj, torch.Tensor):
         return bool(obj.layout is torch.strided)
@@ -55,6 +57,8 @@ def _refuse(obj: object, name: str) -> BackendError:
         remedy = "np.matrix is not supported; pass np.asarray(...)"
     elif isinstance(obj, np.ma.MaskedArray):
         remedy = "masked arrays are not supported; fill or drop the masked entries"
+    elif isinstance(obj, np.ndarray):
+        remedy = f"its dtype is {obj.dtype}; convert it to numbers, e.g. with .astype(np.float64)"
     elif isinstance(obj, list | tuple):
         remedy = "convert it to an array first, e.g. np.asarray(...), so that dtype and device are your choice"
     elif "sparse" in kind.__module__ or kind.__name__ == "Tensor":

@@ -16,7 +16,7 @@ import numpy as np
 from .namespace import Array, Namespace, device
 
 
-@dataclass
+@dataclass(eq=False)
 class TransferCount:
     """Number of host transfers since the enclosing `count_transfers` began."""
 
@@ -75,7 +75,7 @@ def to_host(x: Array) -> np.ndarray:
     if array_api_compat.is_cupy_array(x):
         return np.asarray(x.get())
     if array_api_compat.is_torch_array(x):
-        return np.asarray(x.detach().cpu().numpy())
+        return np.asarray(x.numpy(force=True))  # resolves gradients, devices and pending conjugations
     try:
         return np.asarray(np.from_dlpack(x))
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
@@ -83,7 +83,7 @@ def to_host(x: Array) -> np.ndarray:
 
 
 def from_host(a: np.ndarray, *, like: Array, xp: Namespace) -> Array:
-    """A host array in the library and on the device of ``like``, with the dtype it has on the host."""
+    """A host array in the library and on the device of ``like``, with its dtype; not counted, as nothing waits for it."""
     if isinstance(like, np.ndarray):
         return a
     dtype = getattr(xp, a.dtype.name)

@@ -137,5 +137,5 @@ class Whitening:
         """Gradient in ``x`` of a function whose gradient in ``u`` is ``g`` (n, d): ``g L^{-1}``."""
         xp = self.xp
         wide = xp.matrix_transpose(xp.astype(g, self.factor.dtype))
-        out = solve_triangular(self.factor, wide, lower=True, adjoint=True, xp=xp)
+        out = solve_triangular(self.factor, wide, lower=True, xp=xp, transpose=True)
         return xp.astype(xp.matrix_transpose(out), self.dtype)
