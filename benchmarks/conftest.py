@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from .machine import limit_threads
+from .machine import limit_threads, pin_to_one_core
 
 limit_threads(1)
+# Libraries that start threads of their own share that one core.
+pin_to_one_core()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
