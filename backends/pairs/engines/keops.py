@@ -27,8 +27,8 @@ _PROFILES: dict[str, tuple[str, str | None]] = {
     "exp": ("Exp(-{t})", "(-{t})"),
     "matern32": ("((IntCst(1)+{t})*Exp(-{t}))", "(Log(IntCst(1)+{t})-{t})"),
     "matern52": (
-        "((IntCst(1)+{t}+Square({t})/IntCst(3))*Exp(-{t}))",
-        "(Log(IntCst(1)+{t}+Square({t})/IntCst(3))-{t})",
+        "((IntCst(1)+{t}+Elem(p,1)*Square({t}))*Exp(-{t}))",
+        "(Log(IntCst(1)+{t}+Elem(p,1)*Square({t}))-{t})",
     ),
     "cauchy": ("Inv(IntCst(1)+{t})", "(-Log(IntCst(1)+{t}))"),
     "tophat": ("Step(IntCst(1)-{t})", None),
@@ -61,14 +61,16 @@ class KeOps:
         self.genred, self.problem, self.xp = Genred, problem, xp
         x, y = centred(problem)
         self.x, self.y = (xp.astype(p, problem.x.dtype, copy=False) for p in (x, y))
-        self.scale = xp.full((1,), problem.kernel.scale, dtype=problem.x.dtype, device=device(problem.x))
-        self.t = f"(s*{_METRICS[problem.kernel.metric]})"
+        # The scale, and a third, for KeOps holds such constants in float32 whatever the dtype of the data.
+        numbers = [problem.kernel.scale, 1.0 / 3.0]
+        self.parameters = xp.asarray(numbers, dtype=problem.x.dtype, device=device(problem.x))
+        self.t = f"(Elem(p,0)*{_METRICS[problem.kernel.metric]})"
 
     def _reduce(self, formula: str, reduction: str, columns: dict[str, Array], **options: Any) -> Array:
         d = self.problem.shape[2]
-        aliases = [f"x = Vi({d})", f"y = Vj({d})", "s = Pm(1)"]
+        aliases = [f"x = Vi({d})", f"y = Vj({d})", "p = Pm(2)"]
         aliases += [f"{name} = Vj({c.shape[1]})" for name, c in columns.items()]
-        arrays = [self.x, self.y, self.scale, *columns.values()]
+        arrays = [self.x, self.y, self.parameters, *columns.values()]
         if is_cupy(self.xp):
             import cupy
             import torch
