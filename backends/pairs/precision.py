@@ -22,11 +22,18 @@ def expansion_loses(x: Array, y: Array, kernel: Kernel, xp: Namespace) -> bool:
         return True
     if kernel.metric != "sqeuclidean" or 0 in (x.shape[0], y.shape[0], x.shape[1]):
         return False
-    wide = wide_dtype(x, xp)
-    centre = xp.mean(xp.astype(y, wide, copy=False), axis=0)
-    radii = xp.stack([xp.max(xp.sum((xp.astype(p, wide, copy=False) - centre) ** 2, axis=1)) for p in (x, y)])
+    # An estimate: the precision of the data will do, once the centre is right.
+    centre = xp.astype(xp.sum(y, axis=0, dtype=wide_dtype(x, xp)) / y.shape[0], x.dtype)
+    radius = host_float(xp.max(xp.stack([_radius(p - centre, xp) for p in (x, y)])))
     target = _TARGET["float32" if x.dtype == xp.float32 else "float64"]
-    return finfo_eps(x.dtype, xp) * kernel.scale * host_float(xp.max(radii)) > target
+    return finfo_eps(x.dtype, xp) * kernel.scale * radius * radius > target
+
+
+def _radius(moved: Array, xp: Namespace) -> Array:
+    """The largest norm of a row; divided first, so that no square overflows."""
+    top = xp.max(xp.abs(moved))
+    scaled = moved / xp.where(top > 0, top, 1.0)
+    return top * xp.sqrt(xp.max(xp.sum(scaled * scaled, axis=1)))
 
 
 def centred(problem: PairProblem) -> tuple[Array, Array]:
@@ -40,6 +47,6 @@ def centred(problem: PairProblem) -> tuple[Array, Array]:
     work = wide if problem.mixed else x.dtype
     if problem.kernel.metric not in ("sqeuclidean", "euclidean", "cityblock") or 0 in (y.shape[0], y.shape[1]):
         return xp.astype(x, work, copy=False), xp.astype(y, work, copy=False)
-    centre = xp.mean(xp.astype(y, wide, copy=False), axis=0)
+    centre = xp.sum(y, axis=0, dtype=wide) / y.shape[0]
     x, y = (xp.astype(p, wide, copy=False) - centre for p in (x, y))
     return xp.astype(x, work, copy=False), xp.astype(y, work, copy=False)
