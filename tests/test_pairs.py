@@ -321,6 +321,18 @@ def test_the_compiled_exponential_is_right_to_rounding(dtype: str) -> None:
     assert each(edge).tolist() == [0.0, 0.0, 1.0, math.inf, math.inf, math.inf]
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+@pytest.mark.parametrize("engine", ["numpy", "array", "numba"])
+def test_units_beyond_the_squares_of_float32(engine: str, unit: float) -> None:
+    if engine == "numba":
+        pytest.importorskip("numba")
+    x = np.random.default_rng(14).random((40, 2))
+    K, ones = direct(x, x, gaussian(0.5)), np.ones(40, dtype="float32")
+    p = Pairs((unit * x).astype("float32"), (unit * x).astype("float32"), gaussian(0.5 * unit), engine=engine)
+    np.testing.assert_allclose(p.sum(ones), K.sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(p.logsumexp(), np.log(K.sum(axis=1)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("engine", ["numpy", "array", "numba"])
 def test_small_bandwidths_in_float32_keep_their_digits(engine: str) -> None:
     if engine == "numba":

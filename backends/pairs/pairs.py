@@ -13,7 +13,7 @@ from ..validation import check_array, check_choice, check_count, check_scalar
 from ..validation import check_finite as check_finite_values
 from .kernels import Kernel, Metric, exponential
 from .plan import Plan, build, make_plan
-from .precision import expansion_loses
+from .precision import expansion_loses, out_of_range
 from .problem import PairProblem
 from .threads import default_threads
 
@@ -104,7 +104,7 @@ class Pairs:
         loses = precision == "auto" and expansion_loses(x, y, kernel, xp)
         self._problem = PairProblem(
             x, y, kernel, xp, exclude_self=exclude_self, threads=threads,
-            mixed=single and (loses or precision == "mixed"), direct=loses and not single,
+            mixed=single and (loses or precision == "mixed" or out_of_range(kernel, x.dtype, xp)), direct=loses and not single,
         )  # fmt: skip
         self._engine, self._passes, self._memory, self._check_finite = engine, passes, memory, check_finite
         self._built: dict[str, Any] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..namespace import Array, Namespace, finfo_eps, has_float64, wide_dtype
 from ..transfer import host_float
 from .kernels import Kernel
@@ -34,6 +36,11 @@ def _radius(moved: Array, xp: Namespace) -> Array:
     top = xp.max(xp.abs(moved))
     scaled = moved / xp.where(top > 0, top, 1.0)
     return top * xp.sqrt(xp.max(xp.sum(scaled * scaled, axis=1)))
+
+
+def out_of_range(kernel: Kernel, dtype: Any, xp: Namespace) -> bool:
+    """Whether squares of distances that matter to the kernel would over- or underflow float32."""
+    return bool(dtype == xp.float32) and not 1e-30 <= abs(kernel.scale) <= 1e30
 
 
 def centred(problem: PairProblem) -> tuple[Array, Array]:

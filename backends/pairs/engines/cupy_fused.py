@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from ...namespace import Array
+from ..precision import out_of_range
 from ..problem import PairProblem
 from .cupy_tiles import CupyTiles
 
@@ -37,7 +38,8 @@ class CupyFused(CupyTiles):
         """Whether the kernel covers the problem, and into how many parts the columns are split."""
         problem = self.problem
         kernel, (n, m, d) = problem.kernel, problem.shape
-        self.covered = kernel.exponential and kernel.metric in _METRICS and d <= _MOST_DIMENSIONS and 0 not in (n, m, d)
+        known = kernel.exponential and kernel.metric in _METRICS and d <= _MOST_DIMENSIONS and 0 not in (n, m, d)
+        self.covered = known and not out_of_range(kernel, problem.x.dtype, problem.xp)
         self.parts = max(1, min(-(-m // _TILE), _THREADS // max(n, 1), 1024))
 
     def sum(self, v: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...namespace import Array
+from ..precision import out_of_range
 from ..problem import PairProblem
 from ..threads import over_rows
 from .numba_loops import (
@@ -41,7 +42,8 @@ class NumbaTiles(NumpyTiles):
     def __init__(self, problem: PairProblem) -> None:
         super().__init__(problem)
         kernel, (n, m, d) = problem.kernel, problem.shape
-        self.covered = kernel.metric in METRICS and d <= _MOST_DIMENSIONS and 0 not in (n, m, d) and kernel.scale != 0.0
+        known = kernel.metric in METRICS and d <= _MOST_DIMENSIONS and 0 not in (n, m, d) and kernel.scale != 0.0
+        self.covered = known and not out_of_range(kernel, problem.x.dtype, problem.xp)
         if self.covered:
             self._lay_out()
 
