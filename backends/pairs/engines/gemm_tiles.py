@@ -21,7 +21,7 @@ _TILE_BYTES = 2**19
 
 
 class TileMath:
-    """What is done to one tile of exponents; compiled engines replace these two."""
+    """What is done to one tile of exponents; an engine with another exponential replaces it here."""
 
     def exp_(self, T: np.ndarray, out: np.ndarray) -> None:
         """``out = exp(T)``; ``out`` is ``T`` itself unless the precision is mixed."""

@@ -1,6 +1,6 @@
 """The compiled loops of the numba engine: a tile of four rows stays in the first-level cache from differences to sum.
 
-A panel runs over four coordinates and adds to ``D_ij`` (a squared or city-block distance, or a product); the epilogue makes
+`distances` leaves ``D_ij`` in the tile (a squared or city-block distance, or a product); the epilogues below make
 ``t_ij = a_i + c_j - s D_ij`` (``sqrt(D_ij)`` for a Euclidean distance), its kernel, and the weighted sum. Exponents are to
 base two. Nothing is written to main memory but the answers.
 
@@ -16,19 +16,17 @@ import math
 import numpy as np
 from numba import njit
 
-from .exp_numba import EXACT, exp2
-from .gemm_numba import four_rows_times
+from .exp_numba import exp2
+from .numba_distances import FAST_SUM, distances, exclude
 
 #: Metrics and profiles by number: one compiled loop serves all, and branches once a block.
 METRICS = {"sqeuclidean": 0, "euclidean": 1, "cityblock": 2, "dot": 3}
 PROFILES = {
     "exp": 0, "matern32": 1, "matern52": 2, "cauchy": 3, "tophat": 4, "triangle": 5, "biweight": 6, "triweight": 7,
 }  # fmt: skip
-_SUM = {*EXACT, "reassoc"}
 _LN2 = math.log(2.0)
+# A sum of kernels above this says that the shift of its row has become too small.
 _RISEN = 2.0**60
-
-
 # Rows that meet a block of columns before the next block is fetched: the block is read from the second-level cache.
 ROWS = 256
 
@@ -44,9 +42,9 @@ def sum_rows(X, Y, a, c, s, v, T, out, start, stop, metric, profile, exclude_sel
         acc[:] = 0.0
         for b in range(Y.shape[0]):
             for i in range(chunk, end, 4):
-                _distances(T, X[i // 4], Y[b], metric)
+                distances(T, X[i // 4], Y[b], metric)
                 if exclude_self:
-                    _exclude(T, i - b * J, s)
+                    exclude(T, i - b * J, s)
                 for row in range(4):
                     t, total = T[row], acc[i + row - chunk]
                     if profile == 0 and r == 1:
@@ -64,9 +62,9 @@ def fill_rows(X, Y, a, c, s, T, matrix, start, stop, metric, profile, exclude_se
     (n, m), J = matrix.shape, c.shape[1]
     for i in range(start, min(stop, n), 4):
         for b in range(Y.shape[0]):
-            _distances(T, X[i // 4], Y[b], metric)
+            distances(T, X[i // 4], Y[b], metric)
             if exclude_self:
-                _exclude(T, i - b * J, s)
+                exclude(T, i - b * J, s)
             width = min(J, m - b * J)
             for row in range(min(4, n - i)):
                 _kernel(T[row], a[i + row], c[b], s, metric == 1, profile, units)
@@ -92,9 +90,9 @@ def online_rows(X, Y, a, c, s, v, T, values, logs, start, stop, metric, exclude_
         acc[:] = 0.0
         for b in range(Y.shape[0]):
             for i in range(chunk, end, 4):
-                _distances(T, X[i // 4], Y[b], metric)
+                distances(T, X[i // 4], Y[b], metric)
                 if exclude_self:
-                    _exclude(T, i - b * J, s)
+                    exclude(T, i - b * J, s)
                 for row in range(4):
                     t, here, shift = T[row], i + row - chunk, a[i + row]
                     if top[here] == -np.inf:
@@ -132,9 +130,9 @@ def nearest_rows(X, Y, T, indices, values, start, stop, metric, exclude_self, m,
         for b in range(Y.shape[0]):
             width = min(J, m - b * J)
             for i in range(chunk, end, 4):
-                _distances(T, X[i // 4], Y[b], metric)
+                distances(T, X[i // 4], Y[b], metric)
                 if exclude_self:
-                    _exclude(T, i - b * J, sign)
+                    exclude(T, i - b * J, sign)
                 for row in range(4):
                     _insert(T[row, :width], b * J, sign, values[i + row], indices[i + row])
     if metric == 1:
@@ -186,74 +184,10 @@ def lay_out_columns(y, centre, Y, width, squares):
                         squares[i] += np.float64(row[j]) ** 2
 
 
-# -- distances -------------------------------------------------------------------------------------------------------
-
-
-@njit(fastmath=_SUM, nogil=True)
-def _squares(p, q):
-    d0, d1, d2, d3 = p[0] - q[0], p[1] - q[1], p[2] - q[2], p[3] - q[3]
-    return d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3
-
-
-@njit(fastmath=_SUM, nogil=True)
-def _absolutes(p, q):
-    return abs(p[0] - q[0]) + abs(p[1] - q[1]) + abs(p[2] - q[2]) + abs(p[3] - q[3])
-
-
-def _panel_of(term):
-    """Four coordinates of four rows: sixteen registers hold the points, LLVM vectorises the loop over the columns."""
-
-    @njit(fastmath=_SUM, nogil=True)
-    def panel(T, x, y, first):
-        p0, p1 = (x[0], x[4], x[8], x[12]), (x[1], x[5], x[9], x[13])
-        p2, p3 = (x[2], x[6], x[10], x[14]), (x[3], x[7], x[11], x[15])
-        y0, y1, y2, y3 = y[0], y[1], y[2], y[3]
-        t0, t1, t2, t3 = T[0], T[1], T[2], T[3]
-        if first:
-            for j in range(t0.size):
-                q = y0[j], y1[j], y2[j], y3[j]
-                t0[j] = term(p0, q)
-                t1[j] = term(p1, q)
-                t2[j] = term(p2, q)
-                t3[j] = term(p3, q)
-        else:
-            for j in range(t0.size):
-                q = y0[j], y1[j], y2[j], y3[j]
-                t0[j] += term(p0, q)
-                t1[j] += term(p1, q)
-                t2[j] += term(p2, q)
-                t3[j] += term(p3, q)
-
-    return panel
-
-
-_squares_panel, _absolutes_panel = _panel_of(_squares), _panel_of(_absolutes)
-
-
-@njit(nogil=True)
-def _distances(T, X, Y, metric):
-    if metric == 3:
-        four_rows_times(T, X, Y, 4 * X.shape[0], T.shape[1], Y.shape[2])
-    elif metric == 2:
-        for k in range(X.shape[0]):
-            _absolutes_panel(T, X[k], Y[k], k == 0)
-    else:
-        for k in range(X.shape[0]):
-            _squares_panel(T, X[k], Y[k], k == 0)
-
-
-@njit(nogil=True)
-def _exclude(T, offset, s):
-    """Put the pairs (i, i) infinitely far away; row 0 of the tile meets itself in column ``offset``."""
-    for row in range(4):
-        if 0 <= offset + row < T.shape[1]:
-            T[row, offset + row] = np.inf if s > 0 else -np.inf
-
-
 # -- epilogues -------------------------------------------------------------------------------------------------------
 
 
-@njit(fastmath=_SUM, nogil=True)
+@njit(fastmath=FAST_SUM, nogil=True)
 def _exp_dot(t, a, c, s, root, v):
     total = t.dtype.type(0)
     if root:
@@ -265,7 +199,7 @@ def _exp_dot(t, a, c, s, root, v):
     return total
 
 
-@njit(fastmath=_SUM, nogil=True)
+@njit(fastmath=FAST_SUM, nogil=True)
 def _kernel(t, a, c, s, root, profile, units):
     """Replace the distances of a row by its kernels."""
     if root:
@@ -280,7 +214,7 @@ def _kernel(t, a, c, s, root, profile, units):
         _profile(t, profile, units)
 
 
-@njit(fastmath=_SUM, nogil=True)
+@njit(fastmath=FAST_SUM, nogil=True)
 def _exp_sum(t, a, c, s, root, E):
     """The sum of the kernels of a row; they are kept in ``E`` unless that is empty."""
     total = t.dtype.type(0)
@@ -308,7 +242,7 @@ def _largest(t, a, c, s, root, lanes):
     return lanes.max()
 
 
-@njit(fastmath=_SUM, nogil=True)
+@njit(fastmath=FAST_SUM, nogil=True)
 def _dot(t, v):
     total = t.dtype.type(0)
     for j in range(t.size):
@@ -316,7 +250,7 @@ def _dot(t, v):
     return total
 
 
-@njit(fastmath=_SUM, nogil=True)
+@njit(fastmath=FAST_SUM, nogil=True)
 def _profile(t, profile, units):
     """The kernels of `kernels.PROFILES` other than exp; ``units`` is (1, 1/3, log2 e, 0) in the dtype of ``t``."""
     one, third, log2e, zero = units
