@@ -160,22 +160,28 @@ TABLE = [
         {},
         {"scale": POSITIVE, "metric": (("no such metric", InputError),)},
     ),
-    Entry(
-        "cg",
-        linear.cg,
-        {"A": A, "b": B, "x0": np.zeros(4)},
-        {
-            "A": (*BESIDE, "too short", "columns", "too many dimensions"),
-            "b": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension"),
-            "x0": (*BESIDE, "empty", "too short", "too many dimensions"),
-        },
-        {"rtol": TOLERANCE, "atol": TOLERANCE, **LOOP},
-    ),
-    Entry(
-        "cg, M",
-        linear.cg,
-        {"A": A, "b": B, "M": np.eye(4)},
-        {"M": ("other library", "other precision", "integer", "too short", "columns", "string")},
+    *(
+        entry
+        for solve in (linear.cg, linear.minres)
+        for entry in (
+            Entry(
+                solve.__name__,
+                solve,
+                {"A": A, "b": B, "x0": np.zeros(4)},
+                {
+                    "A": (*BESIDE, "too short", "columns", "too many dimensions"),
+                    "b": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension"),
+                    "x0": (*BESIDE, "empty", "too short", "too many dimensions"),
+                },
+                {"rtol": TOLERANCE, "atol": TOLERANCE, **LOOP},
+            ),
+            Entry(
+                f"{solve.__name__}, M",
+                solve,
+                {"A": A, "b": B, "M": np.eye(4)},
+                {"M": ("other library", "other precision", "integer", "too short", "columns", "string")},
+            ),
+        )
     ),
     Entry(
         "sinkhorn, cost",

@@ -1,5 +1,6 @@
 """Linear systems."""
 
 from .cg import cg
+from .minres import minres
 
-__all__ = ["cg"]
+__all__ = ["cg", "minres"]

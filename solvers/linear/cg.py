@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...backends.namespace import Array, Namespace, array_namespace
-from ...backends.operators import LinearOperator, as_operator
+from ...backends.namespace import Array, Namespace
+from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
-from ...backends.validation import check_array, check_scalar
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import LinearResult
+from .system import prepare
 
 
 def cg(
@@ -82,13 +82,8 @@ def cg(
     >>> cg(A, np.asarray([1.0, 2.0, 4.0])).x.round(6).tolist()
     [1.0, 1.0, 1.0]
     """
-    xp = array_namespace(b=b, x0=x0)
-    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True)
-    rtol, atol = check_scalar(rtol, "rtol", non_negative=True), check_scalar(atol, "atol", non_negative=True)
-    operator = as_operator(A, like=b, name="A")
-    inverse = None if M is None else as_operator(M, like=b, name="M")
-    if x0 is not None:
-        check_array(x0, "x0", xp, shape=tuple(b.shape), dtype=b.dtype, allow_complex=True)
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
+    xp, tolerance = system.xp, system.tolerance
     options = LoopOptions(
         maxiter=10 * b.shape[0] if maxiter is None else maxiter,
         callback=callback,
@@ -96,17 +91,10 @@ def cg(
         progress=progress,
         time_limit=time_limit,
     )
-
-    norms = _norms(b, xp)
-    bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
-    # A zero column is solved by zero, whatever x0 says; its bound of zero must not divide.
-    start = xp.zeros_like(b) if x0 is None else xp.where(norms > 0, x0, xp.zeros_like(b))
-    tolerance = host_float(xp.max(bounds))
-    weights = xp.where(bounds > 0, tolerance / xp.where(bounds > 0, bounds, 1.0), 1.0)
     single = b.ndim == 1 and not xp.isdtype(b.dtype, "complex floating")
     kind = _Single if single else _Columns
-    method = kind(operator, inverse, b, weights, tolerance, xp)
-    state = method.start(start, b if x0 is None else b - operator @ start)
+    method = kind(system.A, system.M, b, system.weights, tolerance, xp)
+    state = method.start(system.x, system.r)
 
     def finish(outcome: Outcome[_State]) -> LinearResult:
         return LinearResult(x=outcome.state.x, evaluations={"matvec": method.matvecs}, **outcome.fields())
@@ -230,7 +218,3 @@ class _Columns(_Method):
 
     def error(self, state: _State) -> Array:
         return self.xp.copysign(self.worst(state.rr), self.xp.min(state.curvature))
-
-
-def _norms(b: Array, xp: Namespace) -> Array:
-    return xp.sqrt(xp.sum(xp.abs(b) ** 2, axis=0))
