@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..errors import BackendError, InputError
 from ..namespace import Array, Namespace, array_namespace, device, has_float64, is_array, is_numpy, library
 from ..validation import check_finite
@@ -73,6 +71,8 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace) -> LinearOperator:
         raise InputError(f"{name} has shape {tuple(A.shape)}, expected a 2-d array")
     _check_dtype(A.dtype, like, name)
     check_finite(A, name, xp)
+    if A.dtype != like.dtype:
+        A = xp.astype(A, like.dtype)  # real entries, complex vectors: torch multiplies only equal dtypes
     complex_ = xp.isdtype(A.dtype, "complex floating")
 
     def adjoint(u: Array) -> Array:
@@ -80,11 +80,12 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace) -> LinearOperator:
 
     def precise(v: Array) -> Array:
         rows = max(1, _ROWS_AT_ONCE // max(1, A.shape[1]))
-        wide = xp.astype(v, xp.float64)
-        parts = [xp.astype(A[i : min(i + rows, A.shape[0]), :], xp.float64) @ wide for i in range(0, A.shape[0], rows)]
+        wide = _wide(v, xp)
+        x = xp.astype(v, wide)
+        parts = [xp.astype(A[i : min(i + rows, A.shape[0]), :], wide) @ x for i in range(0, A.shape[0], rows)]
         return xp.concat(parts, axis=0)
 
-    widen = A.dtype == xp.float32 and has_float64(A, xp)
+    widen = A.dtype in (xp.float32, xp.complex64) and has_float64(A, xp)
     return LinearOperator(
         A.shape,
         A.__matmul__,
@@ -97,48 +98,51 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace) -> LinearOperator:
     )
 
 
+def _wide(v: Array, xp: Namespace) -> Any:
+    """The dtype in which residuals of ``v`` are recomputed."""
+    return xp.complex128 if xp.isdtype(v.dtype, "complex floating") else xp.float64
+
+
 def _is_torch_sparse(A: Any) -> bool:
     return type(A).__module__.split(".")[0] == "torch" and "sparse" in str(getattr(A, "layout", ""))
 
 
-def _torch_adjoint(A: Any) -> Any:
-    """Conjugate transpose in CSR, entry by entry: torch conjugates no sparse layout lazily."""
-    import torch
-
-    entries = A.to_sparse_coo().coalesce()
-    flipped, values = entries.indices().flip(0), torch.conj_physical(entries.values())
-    return torch.sparse_coo_tensor(flipped, values, (A.shape[1], A.shape[0]), check_invariants=False).to_sparse_csr()
-
-
 def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
-    home = type(A).__module__.split(".")[0].replace("cupyx", "cupy").replace("scipy", "numpy")
-    if home != library(xp):
+    home = type(A).__module__.split(".")[0]
+    if home.replace("cupyx", "cupy").replace("scipy", "numpy") != library(xp):
         raise BackendError(f"{name} is a sparse matrix of {home}, the vector is {library(xp)}; use one library")
-    if _is_torch_sparse(A):
+    if len(A.shape) != 2:
+        raise InputError(f"{name} has shape {tuple(A.shape)}, expected a 2-d matrix")
+    torch = _is_torch_sparse(A)
+    if torch:
         if "csr" not in str(A.layout):
             raise BackendError(f"{name} has layout {A.layout}; convert it with .to_sparse_csr()")
         if A.device != device(like):
             raise BackendError(f"{name} lives on {A.device}, the vector on {device(like)}")
-        values = A.values().clone()  # a view of complex values still calls itself sparse
-        adjoint_matrix = _torch_adjoint(A)
-    else:
-        A = A.tocsr() if A.format == "coo" else A
-        values = A.data
-        adjoint_matrix = None
+    elif A.format not in {"csr", "csc", "bsr", "dia"}:
+        A = A.tocsr()
     _check_dtype(A.dtype, like, name)
-    check_finite(values, name, xp)
+    # The values of a complex CSR tensor answer few functions before they are detached.
+    check_finite(A.values().detach() if torch else A.data, name, xp)
+    if torch and A.dtype != like.dtype:
+        A = A.to(like.dtype)
+    adjoint_matrix = None
 
     def adjoint(u: Array) -> Array:
         nonlocal adjoint_matrix
         if adjoint_matrix is None:
-            adjoint_matrix = A.conj().T.tocsr()
+            if torch:
+                adjoint_matrix = A.to_sparse_coo().transpose(0, 1).conj().resolve_conj().to_sparse_csr()
+            else:
+                adjoint_matrix = A.conj().T.tocsr()
         return adjoint_matrix @ u
 
     def precise(v: Array) -> Array:
         # A copy of the values only, made when convergence is claimed.
-        return A.astype(np.float64) @ v.astype(np.float64)
+        wide = _wide(v, xp)
+        return (A.to(wide) if torch else A.astype(wide)) @ xp.astype(v, wide)
 
-    widen = is_numpy(xp) and A.dtype == np.float32
+    widen = A.dtype in (xp.float32, xp.complex64) and has_float64(like, xp)
     return LinearOperator(
         tuple(A.shape),
         A.__matmul__,
@@ -162,8 +166,8 @@ def _foreign(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
     return LinearOperator(
         tuple(A.shape),
         A.matvec,
-        matmat=A.matmat,
-        rmatvec=A.rmatvec,
+        matmat=getattr(A, "matmat", None),
+        rmatvec=getattr(A, "rmatvec", None),
         rmatmat=getattr(A, "rmatmat", None),
         dtype=like.dtype,
         name=name,
