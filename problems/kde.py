@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends.namespace import Array, Namespace, array_namespace
 from ..backends.random import Sampler
-from ..backends.validation import check_count, check_floating, check_scalar
+from ..backends.validation import check_array, check_count, check_floating, check_scalar
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,7 @@ class MixtureProblem:
         return w @ self.means - xp.sum(w, axis=1, keepdims=True) * y
 
     def _terms(self, y: Array, xp: Namespace) -> Array:
+        check_array(y, "y", xp, shape=(None, self.means.shape[1]), dtype=self.means.dtype)
         difference = y[:, None, :] - self.means[None, :, :]
         square = xp.sum(difference * difference, axis=2) / (self.scales * self.scales)
         d = self.means.shape[1]

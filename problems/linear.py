@@ -56,7 +56,11 @@ def poisson2d(
     """
     check_count(s, "s")
     dtype = check_floating(dtype, "dtype", xp)
+    if not hasattr(mode, "__len__") or len(mode) != 2:
+        raise InputError(f"mode is {mode!r}, expected two integers")
     i, j = (check_count(k, "mode") for k in mode)
+    if max(i, j) > s:
+        raise InputError(f"mode is {mode}, but {s} points a side carry modes up to {s}")
 
     def apply(v: Array) -> Array:
         u = xp.reshape(v, (s, s, *v.shape[1:]))

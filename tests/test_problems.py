@@ -77,6 +77,8 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any], str, type[Exception]]] = [
     (spd_with_condition, {"n": 2, "condition": 2.0, "dtype": np.int64}, "dtype", BackendError),
     (poisson2d, {"s": 0}, "s", InputError),
     (poisson2d, {"s": 3, "mode": (0, 1)}, "mode", InputError),
+    (poisson2d, {"s": 4, "mode": (1, 5)}, "mode", InputError),
+    (poisson2d, {"s": 4, "mode": 3}, "mode", InputError),
     (poisson2d, {"s": 3, "dtype": "float16"}, "dtype", BackendError),
     (uniform_clouds, {"n": -1, "m": 2, "d": 2}, "n", InputError),
     (uniform_clouds, {"n": 2, "m": 0, "d": 2}, "m", InputError),
@@ -109,6 +111,16 @@ GRAPH: list[tuple[dict[str, Any], str, type[Exception]]] = [
 def test_bad_parameters_are_named(make: Any, arguments: dict[str, Any], name: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=rf"\b{name}\b"):
         make(**arguments, xp=npx)
+
+
+@pytest.mark.parametrize(
+    ("y", "error"), [(np.ones((4, 3)), InputError), (np.ones((4, 2), dtype="float32"), BackendError)]
+)
+def test_densities_of_the_wrong_points_are_refused(y: np.ndarray, error: type[Exception]) -> None:
+    problem = gaussian_mixture(5, 2, xp=npx)
+    for method in (problem.log_density, problem.score):
+        with pytest.raises(error, match=r"\by\b"):
+            method(y)
 
 
 @pytest.mark.parametrize(("changed", "name", "error"), GRAPH)
