@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from ...backends.namespace import Array, Namespace
 from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
-from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
-from .system import prepare
+from .system import prepare, run
 
 
 def cg(
@@ -83,24 +83,13 @@ def cg(
     [1.0, 1.0, 1.0]
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
-    xp, tolerance = system.xp, system.tolerance
-    options = LoopOptions(
-        maxiter=10 * b.shape[0] if maxiter is None else maxiter,
-        callback=callback,
-        check_every=check_every,
-        progress=progress,
-        time_limit=time_limit,
-    )
-    single = b.ndim == 1 and not xp.isdtype(b.dtype, "complex floating")
+    single = b.ndim == 1 and not system.xp.isdtype(b.dtype, "complex floating")
     kind = _Single if single else _Columns
-    method = kind(system.A, system.M, b, system.weights, tolerance, xp)
-    state = method.start(system.x, system.r)
-
-    def finish(outcome: Outcome[_State]) -> LinearResult:
-        return LinearResult(x=outcome.state.x, evaluations={"matvec": method.matvecs}, **outcome.fields())
-
-    outcome = iterate(method, state, tolerance=tolerance, options=options, on_device=b, finish=finish)
-    result = finish(outcome)
+    method = kind(system.A, system.M, b, system.weights, system.tolerance, system.xp)
+    result = run(
+        method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
+        time_limit=time_limit,
+    )  # fmt: skip
     warn_unless_converged(result, "cg")
     return result
 

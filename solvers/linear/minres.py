@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ...backends.namespace import Array, finfo_eps
 from ...backends.transfer import host_float
-from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
-from .system import System, prepare
+from .system import System, prepare, run
 
 
 def minres(
@@ -83,21 +83,11 @@ def minres(
     [1.0, -1.0, 1.0]
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
-    options = LoopOptions(
-        maxiter=10 * b.shape[0] if maxiter is None else maxiter,
-        callback=callback,
-        check_every=check_every,
-        progress=progress,
-        time_limit=time_limit,
-    )
     method = _Minres(system)
-
-    def finish(outcome: Outcome[_State]) -> LinearResult:
-        return LinearResult(x=outcome.state.x, evaluations={"matvec": method.matvecs}, **outcome.fields())
-
-    start = method.start(system.x, system.r)
-    outcome = iterate(method, start, tolerance=system.tolerance, options=options, on_device=b, finish=finish)
-    result = finish(outcome)
+    result = run(
+        method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
+        time_limit=time_limit,
+    )  # fmt: skip
     warn_unless_converged(result, "minres")
     return result
 

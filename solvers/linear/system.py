@@ -1,4 +1,4 @@
-"""What every Krylov method needs before its first step: the checked system, and the bound that each column must meet."""
+"""What every Krylov method shares: the checked system, the bound that each column must meet, and the run to its result."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.operators import LinearOperator, as_operator
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar
+from ..iterate import LoopOptions, Outcome, iterate
+from ..result import LinearResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +60,14 @@ def prepare(A: Any, b: Array, *, x0: Array | None, rtol: float, atol: float, M: 
     weights = xp.where(bounds > 0, tolerance / xp.where(bounds > 0, bounds, 1.0), 1.0)
     r = b if x0 is None else b - operator @ x
     return System(operator, inverse, b, x, r, tolerance, weights, xp)
+
+
+def run(method: Any, system: System, *, maxiter: int | None, **options: Any) -> LinearResult:
+    """Run ``method`` on ``system`` (``options`` are those of `LoopOptions`); its states have ``x``, and it counts ``matvecs``."""
+    limits = LoopOptions(maxiter=10 * system.b.shape[0] if maxiter is None else maxiter, **options)
+
+    def finish(outcome: Outcome[Any]) -> LinearResult:
+        return LinearResult(x=outcome.state.x, evaluations={"matvec": method.matvecs}, **outcome.fields())
+
+    start = method.start(system.x, system.r)
+    return finish(iterate(method, start, tolerance=system.tolerance, options=limits, on_device=system.b, finish=finish))

@@ -39,34 +39,31 @@ _C64 = tuple(
 )  # fmt: skip
 
 
-@intrinsic
-def _as_float(typingctx, value):  # type: ignore[no-untyped-def]
-    """The float whose bits are those of an integer."""
-    target = types.float32 if value.bitwidth == 32 else types.float64
+def _reinterpreted(value, target):
+    """The bits of a number read as another type of its size."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(target))
 
     return target(value), codegen
 
 
 @intrinsic
-def _as_bits(typingctx, value):  # type: ignore[no-untyped-def]
-    """The integer whose bits are those of a float."""
-    target = types.int32 if value.bitwidth == 32 else types.int64
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], context.get_value_type(target))
-
-    return target(value), codegen
+def _as_float(typingctx, value):
+    return _reinterpreted(value, types.float32 if value.bitwidth == 32 else types.float64)
 
 
-def exp2(t):  # type: ignore[no-untyped-def]
+@intrinsic
+def _as_bits(typingctx, value):
+    return _reinterpreted(value, types.int32 if value.bitwidth == 32 else types.int64)
+
+
+def exp2(t):
     """``2^t`` in compiled code: infinity from the largest exponent on, zero below the smallest normal number."""
     raise NotImplementedError
 
 
-def _exp2_32(t):  # type: ignore[no-untyped-def]
+def _exp2_32(t):
     t = min(t, _F(128.0))
     shifted = t + _MAGIC32
     r = t - (shifted - _MAGIC32)
@@ -81,7 +78,7 @@ def _exp2_32(t):  # type: ignore[no-untyped-def]
     return power if t >= _F(-126.0) else _F(0.0)
 
 
-def _exp2_64(t):  # type: ignore[no-untyped-def]
+def _exp2_64(t):
     t = min(t, 1024.0)
     shifted = t + _MAGIC64
     r = t - (shifted - _MAGIC64)
@@ -102,5 +99,5 @@ def _exp2_64(t):  # type: ignore[no-untyped-def]
 
 
 @overload(exp2, jit_options={"fastmath": EXACT})
-def _exp2(t):  # type: ignore[no-untyped-def]
+def _exp2(t):
     return _exp2_32 if t == types.float32 else _exp2_64
