@@ -86,11 +86,7 @@ def harmonic_labels(x: Array, labels: Array, *, known: int = 2, neighbours: int 
     smallest = int(np.bincount(labels, minlength=classes).min())
     if known >= smallest:
         raise InputError(f"known is {known}, but the smallest class has {smallest} points")
-    # A point is its own nearest neighbour, or one of several at distance zero.
-    neighbour, squared = nearest(x, x, neighbours + 1)
-    other = neighbour != np.arange(n)[:, None]
-    other[:, -1] &= ~other.all(axis=1)
-    neighbour, squared = neighbour[other].reshape(n, neighbours), squared[other].reshape(n, neighbours)
+    neighbour, squared = nearest(x, x, neighbours, exclude_self=True)
     weight = np.exp(-squared / max(float(np.median(squared)), np.finfo(x.dtype).tiny))
     rows = np.repeat(np.arange(n), neighbours)
     W = sps.csr_array((weight.ravel(), (rows, neighbour.ravel())), shape=(n, n))
