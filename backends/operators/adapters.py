@@ -94,6 +94,7 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace) -> LinearOperator:
         rmatmat=adjoint,
         dtype=A.dtype,
         precise_matvec=precise if widen else None,
+        diagonal=lambda: xp.linalg.diagonal(A),
         name=name,
     )
 
@@ -142,6 +143,16 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
         wide = _wide(v, xp)
         return (A.to(wide) if torch else A.astype(wide)) @ xp.astype(v, wide)
 
+    def diagonal() -> Array:
+        if not torch:
+            return A.diagonal()
+        coo = A.to_sparse_coo().coalesce()
+        rows, columns = coo.indices()
+        on = rows == columns
+        out = xp.zeros(min(A.shape), dtype=A.dtype, device=A.device)
+        out[rows[on]] = coo.values()[on]
+        return out
+
     widen = A.dtype in (xp.float32, xp.complex64) and has_float64(like, xp)
     return LinearOperator(
         tuple(A.shape),
@@ -151,6 +162,7 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
         rmatmat=adjoint,
         dtype=A.dtype,
         precise_matvec=precise if widen else None,
+        diagonal=diagonal,
         name=name,
     )
 

@@ -36,6 +36,8 @@ class LinearOperator:
         What is known of the operator: ``"symmetric"`` (Hermitian, if complex), ``"positive"``.
     precise_matvec : callable, optional
         ``v -> A v`` computed in float64, where the entries are stored: makes residuals of float32 systems trustworthy.
+    diagonal : callable, optional
+        Returns the diagonal, for preconditioners that need it.
     name : str
         Name used in errors.
 
@@ -64,6 +66,7 @@ class LinearOperator:
         dtype: Any,
         tags: Iterable[str] = (),
         precise_matvec: Action | None = None,
+        diagonal: Callable[[], Array] | None = None,
         name: str = "A",
     ) -> None:
         if not isinstance(shape, tuple | list) or len(shape) != 2 or not all(hasattr(k, "__index__") for k in shape):
@@ -73,7 +76,7 @@ class LinearOperator:
         if matvec is None:
             raise BackendError("matvec must be callable, got None")
         actions = {"matvec": matvec, "rmatvec": rmatvec, "matmat": matmat, "rmatmat": rmatmat}
-        for what, action in (actions | {"precise_matvec": precise_matvec}).items():
+        for what, action in (actions | {"precise_matvec": precise_matvec, "diagonal": diagonal}).items():
             check_callable(action, what)
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = dtype
@@ -82,6 +85,7 @@ class LinearOperator:
         self._matvec, self._rmatvec = matvec, rmatvec
         self._matmat, self._rmatmat = matmat, rmatmat
         self._precise_matvec = precise_matvec
+        self._diagonal = diagonal
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, LinearOperator):
@@ -150,6 +154,30 @@ class LinearOperator:
             tags=self.tags,
             name=f"{self.name}.T",
         )
+
+    # SciPy's names: with them its solvers take our operators and preconditioners as they are.
+
+    def matvec(self, v: Array) -> Array:
+        """``A @ v``, under SciPy's name."""
+        return self @ v
+
+    def matmat(self, V: Array) -> Array:
+        """``A @ V``, under SciPy's name."""
+        return self @ V
+
+    def rmatvec(self, u: Array) -> Array:
+        """``A.H @ u``, under SciPy's name."""
+        return self.H @ u
+
+    def rmatmat(self, U: Array) -> Array:
+        """``A.H @ U``, under SciPy's name."""
+        return self.H @ U
+
+    def diagonal(self) -> Array:
+        """The diagonal, where the operator knows it; else an `InputError` that says how to give it."""
+        if self._diagonal is None:
+            raise InputError(f"{self.name} does not know its diagonal; pass diagonal=... to LinearOperator")
+        return self._diagonal()
 
     def __add__(self, other: Any) -> LinearOperator:
         if not isinstance(other, LinearOperator) or other.shape != self.shape:
