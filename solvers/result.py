@@ -17,7 +17,14 @@ class Status(enum.Enum):
     CONVERGED = "tolerance reached"
     MAX_ITER = "iteration limit reached; raise maxiter, loosen the tolerance, or precondition"
     STAGNATED = "no further progress is possible in this precision; use float64 or loosen the tolerance"
-    INDEFINITE = "negative or zero curvature: the operator (or the preconditioner) is not positive definite"
+    INDEFINITE = (
+        "negative or zero curvature: the operator (or the preconditioner) is not positive definite; "
+        "minres solves symmetric indefinite systems"
+    )
+    NOT_SYMMETRIC = (
+        "the operator (or the preconditioner) is not symmetric (Hermitian), as this method needs; use gmres or bicgstab"
+    )
+    SINGULAR = "the Krylov space is exhausted and a residual is left: the operator is singular; use lsqr, or minres if symmetric"
     BREAKDOWN = "the recurrence broke down; this is the last good iterate"
     NONFINITE = "a step produced NaN or infinity; this is the last good iterate"
     TIME_LIMIT = "time limit reached; raise time_limit or loosen the tolerance"
