@@ -16,7 +16,10 @@ class Status(enum.Enum):
 
     CONVERGED = "tolerance reached"
     MAX_ITER = "iteration limit reached; raise maxiter, loosen the tolerance, or precondition"
-    STAGNATED = "no further progress is possible in this precision; use float64 or loosen the tolerance"
+    STAGNATED = (
+        "no further progress: the precision is exhausted (use float64 or loosen the tolerance), or a restarted method is "
+        "stuck (raise restart or precondition)"
+    )
     INDEFINITE = (
         "negative or zero curvature: the operator (or the preconditioner) is not positive definite; "
         "minres solves symmetric indefinite systems"
