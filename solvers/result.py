@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -100,9 +100,24 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LinearResult(Result):
-    """Solution ``x`` of a linear system, shaped like the right-hand side."""
+    """Solution ``x`` of a linear system, shaped like the right-hand side.
+
+    It unpacks as SciPy's solvers return: ``x, info = cg(A, b)``.
+
+    Attributes
+    ----------
+    x : array
+        The solution, or the last good iterate.
+    method, why : str
+        Of `solve`: the solver that was chosen, and the reason.
+    """
 
     x: Array
+    method: str = ""
+    why: str = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_scipy())
 
     def to_scipy(self) -> tuple[Any, int]:
         """The pair ``(x, info)`` of SciPy: 0 converged, ``n_iter`` if a limit was met, -1 for a breakdown."""
