@@ -1,6 +1,7 @@
 """Linear systems."""
 
 from .bicgstab import bicgstab
+from .block import PathResult, block_cg, enlarged_cg, regularization_path
 from .cg import cg
 from .chebyshev import chebyshev
 from .fgmres import fgmres
@@ -9,17 +10,25 @@ from .gmres import gmres
 from .lsmr import lsmr
 from .lsqr import lsqr
 from .minres import minres
+from .mixed_cg import mixed_cg
+from .solve import solve
 from .tfqmr import tfqmr
 
 __all__ = [
+    "PathResult",
     "bicgstab",
+    "block_cg",
     "cg",
     "chebyshev",
+    "enlarged_cg",
     "fgmres",
     "flexible_cg",
     "gmres",
     "lsmr",
     "lsqr",
     "minres",
+    "mixed_cg",
+    "regularization_path",
+    "solve",
     "tfqmr",
 ]

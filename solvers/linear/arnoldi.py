@@ -38,8 +38,10 @@ class Cycle:
         where = {"dtype": r.dtype, "device": device(r)}
         self.V = xp.empty((*self.batch, m + 1, n), **where)
         self.Z = xp.empty((*self.batch, m, n), **where) if flexible else None
-        self.H = xp.zeros((*self.batch, m + 1, m), **where)
         self.beta = system.norm(r)
+        # The last row is not of the matrix: it brings the first norm along in the same transfer.
+        self.H = xp.zeros((*self.batch, m + 2, m), **where)
+        self.H[..., m + 1, 0] = xp.astype(self.beta, r.dtype)
         self.V[..., 0, :] = self.rows(r / xp.where(self.beta > 0, self.beta, 1.0))
         self.lost = 10.0 * finfo_eps(r.dtype, xp)
         self.host: list[Rotations] = []
@@ -62,7 +64,8 @@ class Cycle:
         length = self.norm(w)
         # What rounding left of a vector inside the space is not a direction.
         length = xp.where(length > self.lost * size, length, xp.zeros_like(length))
-        self.V[..., j + 1, :] = w / xp.where(length > 0, length, 1.0)[..., None] * (length > 0)[..., None]
+        inside = (length > 0)[..., None]
+        self.V[..., j + 1, :] = xp.where(inside, w / xp.where(inside, length[..., None], 1.0), 0.0)
         self.H[..., : j + 1, j] = h
         self.H[..., j + 1, j] = xp.astype(length, h.dtype)
 
@@ -94,14 +97,14 @@ class Cycle:
 
     def norms(self, j: int) -> list[float]:
         """Residual norms of the columns after ``j`` steps, on the host; a column that had passed keeps its norm."""
+        done = self.host[0].done if self.host else 0
+        block = to_host(self.H[..., done:j]) if j > done else None
         if not self.host:
-            beta = to_host(self.beta)
+            beta = to_host(self.beta) if block is None else block[..., self.m + 1, 0].real
             bounds = [self.system.tolerance / weight for weight in self.system.host_weights]
             norms = [float(beta)] if beta.ndim == 0 else [float(value) for value in beta]
             self.host = [Rotations(*pair, self.m, self.complex) for pair in zip(norms, bounds, strict=True)]
-        done = self.host[0].done
-        if j > done:
-            block = to_host(self.H[..., : j + 1, done:j])
+        if block is not None:
             for i, rotations in enumerate(self.host):
                 rotations.absorb(block[i] if self.batch else block)
         return [rotations.norms[j] for rotations in self.host]
@@ -146,7 +149,7 @@ class Rotations:
         for column in block.T:
             j = self.done
             self.done = j + 1
-            if not math.isfinite(abs(column.sum())):
+            if not math.isfinite(abs(column[: j + 2].sum())):
                 self.norms.append(math.nan)
                 self.g.append(math.nan)
                 continue

@@ -84,7 +84,8 @@ def flexible_cg(
 
 
 class _State(NamedTuple):
-    """``x``, its carried residual ``r`` with norm ``rnorm``, the last ``(p, A p, <p, A p>)``, and the smallest curvature met."""
+    """``x``, its carried residual ``r`` with norm ``rnorm``, the last ``(p, A p, <p, A p>)``, and ``curvature``,
+    negative once one was not positive."""
 
     x: Array
     r: Array
@@ -116,7 +117,7 @@ class _FlexibleCG:
         alpha = xp.where(good, system.dot(p, r) / xp.where(good, curvature, 1.0), 0.0)
         x = x + alpha * p
         r = r - alpha * q
-        worst = xp.minimum(worst, xp.where(active, curvature, xp.ones_like(curvature)))
+        worst = xp.where(active & (curvature <= 0), -1.0, worst)
         past = ((p, q, curvature), *past)[: self.window]
         return _State(x, r, system.norm(r), past, worst)
 

@@ -153,7 +153,7 @@ class _Minres:
         a1 = xp.sqrt(a0 * a0 + gamma_new * gamma_new)
         # A pivot lost in rounding: the space is exhausted, and a step along it would follow the null space of A for ever.
         size = xp.maximum(size, a1)
-        regular = a1 > self.lost * size
+        regular = ~(a1 <= self.lost * size)  # NaN goes on, to be seen
         alive = alive & regular
         safe = xp.where(regular, a1, 1.0)
         c, s = xp.where(regular, a0 / safe, 0.0), xp.where(regular, gamma_new / safe, 1.0)

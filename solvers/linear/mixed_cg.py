@@ -119,8 +119,9 @@ _PATIENCE, _PART = 50, 0.2
 
 class _State(NamedTuple):
     """``base + scale y`` the iterate; ``r``, ``p``, ``y`` in low precision in units of ``scale``, ``rz = <r, M r>``, ``curvature``
-    the smallest met; on the host ``steps`` since the start, ``norm`` the last one looked at, ``low`` the smallest since the
-    last replacement and ``low_at`` when, ``replaced`` the last recomputed norm, and ``futile`` replacements in a row."""
+    negative once one was not positive; on the host ``steps`` since the start, ``norm`` the last one looked at, ``low`` the
+    smallest since the last replacement and ``low_at`` when, ``replaced`` the last recomputed norm, and ``futile``
+    replacements in a row."""
 
     method: _MixedCG
     base: Array
@@ -173,7 +174,7 @@ class _MixedCG:
         curvature = system.real_dot(state.p, q)
         good = good_rz & (curvature > 0)
         alpha = xp.where(good, state.rz / xp.where(good, curvature, 1.0), 0.0)
-        worst = xp.minimum(state.curvature, xp.where(good_rz, curvature, xp.ones_like(curvature)))
+        worst = xp.where(good_rz & (curvature <= 0), -1.0, state.curvature)
         state = state._replace(
             y=state.y + alpha * state.p, r=state.r - alpha * q, curvature=worst, steps=state.steps + 1
         )

@@ -12,7 +12,7 @@ from ...backends.transfer import host_bool, host_float
 from ...backends.validation import check_array, check_choice
 from ..iterate import warn_unless_converged
 from ..result import LinearResult, Status
-from .block_cg import block_cg
+from .block import block_cg
 from .cg import cg
 from .gmres import gmres
 from .lsmr import lsmr

@@ -132,11 +132,12 @@ class _Tfqmr:
         old_eta_theta = theta**2 * eta
         if even:
             seen = dot(shadow, v)
-            usable = active & (xp.abs(seen) > self.tiny * norm(shadow) * norm(v))
-            sound = xp.where(active & ~usable, -1.0, sound)
+            vanished = xp.abs(seen) <= self.tiny * norm(shadow) * norm(v)
+            usable = active & ~vanished
+            sound = xp.where(active & vanished, -1.0, sound)
             alpha = xp.where(usable, rho / xp.where(usable, seen, 1.0), 0.0)
             y_next = y - alpha * v
-        moves = active & (xp.abs(alpha) > 0)
+        moves = active & (xp.abs(alpha) != 0)
         step = xp.where(moves, alpha, 1.0)
         w = w - alpha * u
         d = y + (old_eta_theta / step) * d
