@@ -95,7 +95,7 @@ def _checked(x: Array, axis: int, xp: Namespace) -> int:
     check_array(x, "x", xp, allow_complex=True, finite=False)
     if not -x.ndim <= axis < x.ndim:
         raise InputError(f"axis is {axis}, but x has shape {tuple(x.shape)}")
-    return axis % x.ndim
+    return int(axis % x.ndim)
 
 
 def _native(name: str, kind: int, x: Array, axis: int, xp: Namespace) -> Array:

@@ -54,9 +54,7 @@ def scipy_matrix(A: Any, what: str) -> Any:
     import numpy as np
     from scipy import sparse
 
-    if sparse.issparse(A):
-        matrix = sparse.csc_array(A)
-    elif isinstance(A, np.ndarray) and is_array(A) and A.ndim == 2:
+    if sparse.issparse(A) or (isinstance(A, np.ndarray) and is_array(A) and A.ndim == 2):
         matrix = sparse.csc_array(A)
     else:
         raise BackendError(

@@ -89,7 +89,7 @@ def fast_poisson(
 
 def _inverse_eigenvalues(grid: tuple[int, ...], kind: str, like: Array, xp: Namespace) -> Array:
     """One over the eigenvalues, zero for the constant mode."""
-    total = None
+    total: Array = 0.0
     for axis, s in enumerate(grid):
         first, length = (1, 2.0 * (s + 1)) if kind == "dirichlet" else (0, float(s if kind == "periodic" else 2 * s))
         i = xp.arange(first, first + s, dtype=real_dtype(like, xp), device=device(like))
@@ -98,7 +98,7 @@ def _inverse_eigenvalues(grid: tuple[int, ...], kind: str, like: Array, xp: Name
         shape = [1] * len(grid)
         shape[axis] = s
         values = xp.reshape(values, tuple(shape))
-        total = values if total is None else total + values
+        total = total + values
     if kind == "dirichlet":
         return 1.0 / total
     # The constant mode is the only one whose sines all vanish exactly: it stands first.
