@@ -96,7 +96,9 @@ def check_like(like: Array) -> Namespace:
 
 def real_dtype(like: Array, xp: Namespace) -> Any:
     """The dtype of the real part of ``like``."""
-    return {xp.complex64: xp.float32, xp.complex128: xp.float64}.get(like.dtype, like.dtype)
+    if like.dtype == xp.complex64:
+        return xp.float32
+    return xp.float64 if like.dtype == xp.complex128 else like.dtype
 
 
 def check_coefficient(a: Array, shapes: Sequence[tuple[int, ...]], like: Array, xp: Namespace) -> Array:
