@@ -7,6 +7,7 @@ from .jacobi import jacobi
 from .low_rank import LowRankInverse
 from .multigrid import multigrid
 from .nystrom import nystrom
+from .polynomial import chebyshev_polynomial, estimate_bounds, neumann_polynomial
 from .rpcholesky import rpcholesky
 from .spectral import fast_poisson
 from .ssor import ssor
