@@ -63,6 +63,10 @@ def symmetric_polynomial(
     ``<= C(n-1, tau) lambda_{tau+1} / lambda_n``. ``P_{n-1} B = det(B) I``. Worth it for a few large eigenvalues and
     unknown bounds; for a flat spectrum `chebyshev_polynomial` is better.
 
+    In floating point the loop cancels along the largest eigenvectors: the error there is about
+    ``eps lambda_1^tau``, beside an eigenvalue of ``sigma_tau`` of the others. Degrees far above the number of outliers
+    lose digits, in the end positive definiteness.
+
     References
     ----------
     N. Doikov, A. Rodomanov, Polynomial preconditioning for gradient methods, ICML 2023.
