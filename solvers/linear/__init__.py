@@ -11,6 +11,7 @@ from .lsmr import lsmr
 from .lsqr import lsqr
 from .minres import minres
 from .mixed_cg import mixed_cg
+from .recycling import gcrodr
 from .solve import solve
 from .tfqmr import tfqmr
 
@@ -23,6 +24,7 @@ __all__ = [
     "enlarged_cg",
     "fgmres",
     "flexible_cg",
+    "gcrodr",
     "gmres",
     "lsmr",
     "lsqr",
