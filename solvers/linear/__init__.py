@@ -11,16 +11,30 @@ from .lsmr import lsmr
 from .lsqr import lsqr
 from .minres import minres
 from .mixed_cg import mixed_cg
-from .recycling import gcrodr
+from .recycling import (
+    RecycleSpace,
+    RecyclingResult,
+    SequenceResult,
+    deflated_cg,
+    gcrodr,
+    order_fft,
+    order_greedy,
+    recycled_minres,
+    solve_sequence,
+)
 from .solve import solve
 from .tfqmr import tfqmr
 
 __all__ = [
     "PathResult",
+    "RecycleSpace",
+    "RecyclingResult",
+    "SequenceResult",
     "bicgstab",
     "block_cg",
     "cg",
     "chebyshev",
+    "deflated_cg",
     "enlarged_cg",
     "fgmres",
     "flexible_cg",
@@ -30,7 +44,11 @@ __all__ = [
     "lsqr",
     "minres",
     "mixed_cg",
+    "order_fft",
+    "order_greedy",
+    "recycled_minres",
     "regularization_path",
     "solve",
+    "solve_sequence",
     "tfqmr",
 ]
