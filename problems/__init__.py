@@ -1,6 +1,5 @@
 """Problems with known answers, on any backend, for tests, benchmarks and users."""
 
-from .five_point import FivePoint, darcy
 from .graphs import HarmonicProblem, harmonic_labels
 from .kde import gaussian_mixture
 from .krylov_cases import KrylovCase, krylov_cases
@@ -19,13 +18,11 @@ from .sequences import (
 )
 
 __all__ = [
-    "FivePoint",
     "HarmonicProblem",
     "KrylovCase",
     "LinearSequence",
     "circulant",
     "convection_diffusion_sequence",
-    "darcy",
     "darcy_sequence",
     "gaussian_mixture",
     "gaussian_random_field",

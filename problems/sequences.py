@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends.namespace import Array, Namespace, array_namespace
-from ..backends.operators import LinearOperator
+from ..backends.operators import FivePoint, LinearOperator
 from ..backends.random import Sampler
 from ..backends.validation import check_count, check_floating, check_scalar
-from .five_point import FivePoint, darcy
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +120,7 @@ def two_parameter_darcy_sequence(
 def _darcy(a: Array, parameters: Array, xp: Namespace) -> LinearSequence:
     inner = a[:, 1:-1, 1:-1]
     rhs = xp.full_like(inner, 1.0 / (a.shape[-1] - 1) ** 2)
-    return LinearSequence(darcy(a), rhs, parameters, field=a)
+    return LinearSequence(FivePoint.diffusion(a), rhs, parameters, field=a)
 
 
 def published_darcy_sequence(

@@ -4,6 +4,7 @@ from .bicgstab import bicgstab
 from .block import PathResult, block_cg, enlarged_cg, regularization_path
 from .cg import cg
 from .chebyshev import chebyshev
+from .diffusion import solve_diffusion
 from .fgmres import fgmres
 from .flexible_cg import flexible_cg
 from .gmres import gmres
@@ -49,6 +50,7 @@ __all__ = [
     "recycled_minres",
     "regularization_path",
     "solve",
+    "solve_diffusion",
     "solve_sequence",
     "tfqmr",
 ]

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends.errors import InputError
-from ..backends.namespace import Array, array_namespace, is_numpy
-from ..backends.operators import LinearOperator, as_operator
-from ..backends.transfer import to_host
+from ..errors import InputError
+from ..namespace import Array, array_namespace, is_numpy
+from ..transfer import to_host
+from .adapters import as_operator
+from .linear_operator import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class FivePoint:
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from xpsolve.problems import darcy
-    >>> A = darcy(xp.ones((5, 5)))  # constant coefficient: the Laplacian
+    >>> from xpsolve.backends.operators import FivePoint
+    >>> A = FivePoint.diffusion(xp.ones((5, 5)))  # constant coefficient: the Laplacian
     >>> A.to_scipy().toarray()[0, :4].tolist()
     [4.0, -1.0, 0.0, -1.0]
     """
@@ -39,6 +40,31 @@ class FivePoint:
     east: Array
     symmetric: bool = False
     positive: bool = False
+
+    @classmethod
+    def diffusion(cls, a: Array) -> FivePoint:
+        """``-div(a grad u)`` times ``h^2``, zero on the boundary, for positive ``a`` at the nodes (..., p + 2, q + 2).
+
+        The nodes of ``a`` include the boundary. The coefficient of a face is the harmonic mean of those of its two nodes, as the flow through it demands.
+
+        Examples
+        --------
+        >>> import array_api_compat.numpy as xp
+        >>> from xpsolve.backends.operators import FivePoint
+        >>> A = FivePoint.diffusion(xp.full((4, 4), 3.0)).operator()
+        >>> (A @ xp.ones(4)).tolist()
+        [6.0, 6.0, 6.0, 6.0]
+        """
+        if a.ndim < 2 or min(a.shape[-2:]) < 3:
+            raise InputError(f"a has shape {tuple(a.shape)}, expected (..., p + 2, q + 2) with the boundary")
+
+        def mean(p: Array, q: Array) -> Array:
+            return 2.0 * p * q / (p + q)
+
+        inner = a[..., 1:-1, 1:-1]
+        north, south = mean(inner, a[..., :-2, 1:-1]), mean(inner, a[..., 2:, 1:-1])
+        west, east = mean(inner, a[..., 1:-1, :-2]), mean(inner, a[..., 1:-1, 2:])
+        return cls(north + south + west + east, north, south, west, east, symmetric=True, positive=True)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -100,28 +126,3 @@ class FivePoint:
         matrix = sp.diags_array(bands, offsets=[-q, -1, 0, 1, q], shape=(p * q, p * q)).tocsr()
         matrix.eliminate_zeros()
         return matrix
-
-
-def darcy(a: Array) -> FivePoint:
-    """``-div(a grad u)`` times ``h^2``, zero on the boundary, for coefficients at the nodes (..., s + 2, s + 2), boundary included.
-
-    The coefficient of a face is the harmonic mean of those of its two nodes, as the flow through it demands.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from xpsolve.problems import darcy
-    >>> A = darcy(xp.full((4, 4), 3.0)).operator()
-    >>> (A @ xp.ones(4)).tolist()
-    [6.0, 6.0, 6.0, 6.0]
-    """
-
-    def mean(p: Array, q: Array) -> Array:
-        return 2.0 * p * q / (p + q)
-
-    if a.ndim < 2 or min(a.shape[-2:]) < 3:
-        raise InputError(f"a has shape {tuple(a.shape)}, expected (..., p + 2, q + 2) with the boundary")
-    inner = a[..., 1:-1, 1:-1]
-    north, south = mean(inner, a[..., :-2, 1:-1]), mean(inner, a[..., 2:, 1:-1])
-    west, east = mean(inner, a[..., 1:-1, :-2]), mean(inner, a[..., 1:-1, 2:])
-    return FivePoint(north + south + west + east, north, south, west, east, symmetric=True, positive=True)
