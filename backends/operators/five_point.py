@@ -45,7 +45,8 @@ class FivePoint:
     def diffusion(cls, a: Array) -> FivePoint:
         """``-div(a grad u)`` times ``h^2``, zero on the boundary, for positive ``a`` at the nodes (..., p + 2, q + 2).
 
-        The nodes of ``a`` include the boundary. The coefficient of a face is the harmonic mean of those of its two nodes, as the flow through it demands.
+        The nodes of ``a`` include the boundary. The coefficient of a face is the harmonic mean of those of its two nodes, as
+        the flow through it demands.
 
         Examples
         --------

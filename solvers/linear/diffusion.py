@@ -20,7 +20,7 @@ from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_conve
 from ..result import LinearResult, Status
 
 # Up to this many points along an axis the transform is a product with its matrix: BLAS beats an FFT of twice the length.
-_MATRIX = 160
+_MATRIX = 100
 # Values of one array of a batch that keep a core's cache warm.
 _CACHED = 2**15
 

@@ -214,10 +214,11 @@ class _DeflatedCG:
         AZ = xp.concat(([] if self.AW is None else [self.AW]) + [row[None, :] for row in self.images], axis=0)
         MAZ = AZ if self.system.M is None else (self.system.M @ AZ.T).T
         F, G = gram(Z, AZ, xp), gram(AZ, MAZ, xp)
-        scale = 1.0 / np.sqrt(np.maximum(np.real(np.diag(F)), np.finfo(float).tiny))
-        F, G = scale[:, None] * F * scale, scale[:, None] * G * scale
-        if not (np.isfinite(F).all() and np.isfinite(G).all()):
+        curvatures = np.real(np.diag(F))
+        if not (np.isfinite(F).all() and np.isfinite(G).all() and (curvatures > 0).all()):
             return None
+        scale = 1.0 / np.sqrt(curvatures)
+        F, G = scale[:, None] * F * scale, scale[:, None] * G * scale
         values, vectors = np.linalg.eigh(0.5 * (F + F.conj().T))
         keep = values > 1e-12 * values[-1]
         if not keep.any():

@@ -123,15 +123,17 @@ def recycled_minres(
 
 
 class _State(NamedTuple):
-    """The state of MINRES on the projected system, whose ``x`` lacks what the kept directions bring."""
+    """The state of MINRES on the projected system, whose ``x`` lacks what the kept directions bring; ``final`` is an iterate
+    that was found good enough."""
 
     method: _RecycledMinres
     inner: Any
+    final: Array | None = None
 
     @property
     def x(self) -> Array:
         """The iterate."""
-        return self.method.completed(self.inner.x)
+        return self.method.completed(self.inner.x) if self.final is None else self.final
 
 
 class _RecycledMinres:
@@ -206,8 +208,7 @@ class _RecycledMinres:
         self.extra += 1
         r = self.system.true_residual(x)
         norm = host_float(self.system.norm(r))
-        fresh = self.start(x, r)
-        return (_State(self, fresh.inner._replace(x=x)) if norm <= self.system.tolerance else fresh), norm
+        return (state._replace(final=x) if norm <= self.system.tolerance else self.start(x, r)), norm
 
     def learn(self) -> tuple[Array, Array] | None:
         """Harmonic Ritz vectors of the old space and the recorded Lanczos vectors."""

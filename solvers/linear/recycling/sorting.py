@@ -114,7 +114,8 @@ def order_fft(P: Array, *, size: int = 12, group: int = 1000, dimensions: int = 
     size, group = check_count(size, "size"), check_count(group, "group")
     dimensions = check_count(dimensions, "dimensions")
     count, p, q = P.shape
-    spectrum = xp.fft.fftshift(xp.fft.fft2(P) if hasattr(xp.fft, "fft2") else xp.fft.fftn(P, axes=(1, 2)), axes=(1, 2))
+    waves = xp.astype(P, xp.complex128 if P.dtype == xp.float64 else xp.complex64)
+    spectrum = xp.fft.fftshift(xp.fft.fftn(waves, axes=(1, 2)), axes=(1, 2))
     rows = slice(max(0, p // 2 - size // 2), p // 2 + (size + 1) // 2)
     columns = slice(max(0, q // 2 - size // 2), q // 2 + (size + 1) // 2)
     low = to_host(spectrum[:, rows, columns]).reshape(count, -1)
