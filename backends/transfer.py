@@ -53,7 +53,9 @@ def _count() -> None:
 
 
 def host_float(x: Array) -> float:
-    """A 0-d array as a Python float: one synchronisation on a GPU."""
+    """A 0-d array as a Python float: one synchronisation on a GPU, none for what is a float already."""
+    if type(x) is float:
+        return x
     if _counters:
         _count()
     return float(x.detach() if hasattr(x, "detach") else x)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
+
+import numpy as np
 
 from .errors import BackendError, InputError
 from .namespace import Array, Namespace
@@ -30,6 +33,11 @@ def check_finite(x: Array, name: str, xp: Namespace) -> None:
     """Require that no entry is NaN or infinite."""
     if math.prod(x.shape) and not host_bool(xp.all(xp.isfinite(x))):
         raise InputError(f"{name} contains NaN or infinite values")
+
+
+def unwarned() -> AbstractContextManager[Any]:
+    """Arithmetic on entries whose finiteness has not been read yet: NumPy's own warnings would come before our errors."""
+    return np.errstate(all="ignore")
 
 
 def check_array(

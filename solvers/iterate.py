@@ -27,7 +27,11 @@ _log = logging.getLogger("xpsolve.iterate")
 
 
 class Method(Protocol[State]):
-    """A numerical method as the loop sees it. States are immutable: an old one stays valid after a step."""
+    """A numerical method as the loop sees it. States are immutable: an old one stays valid after a step.
+
+    A method whose error may rise again sets the attribute ``keep_best``: a run that does not converge then ends with the
+    best state it looked at, not with the last.
+    """
 
     def step(self, state: State) -> State:
         """One iteration."""
@@ -35,8 +39,9 @@ class Method(Protocol[State]):
     def error(self, state: State) -> Array:
         """The tested quantity as the method carries it, a 0-d device array; cheap, possibly drifted from the truth.
 
-        A negative value says that the curvature or the recurrence broke down, NaN that the step was not finite: so one
-        transfer tells the loop both how far it is and that it must stop.
+        A negative value says that the curvature or the recurrence broke down (the status is then the method's attribute
+        ``broken``, INDEFINITE unless it has one), NaN that the step was not finite: so one transfer tells the loop both
+        how far it is and that it must stop.
         """
 
     def verify(self, state: State) -> tuple[State, float]:
@@ -187,6 +192,7 @@ class _Run(Generic[State]):
         self.method, self.options, self.tolerance = method, options, tolerance
         self.good, self.good_iter = state, 0
         self.residual = math.nan
+        self.keep_best, self.best = bool(getattr(method, "keep_best", False)), math.inf
         self.verified: State | None = None
         self.history: list[float] = []
 
@@ -199,8 +205,11 @@ class _Run(Generic[State]):
         while True:
             residual = host_float(error(state))
             if not residual >= 0 or residual == math.inf:
-                return Status.INDEFINITE if residual < 0 else Status.NONFINITE
-            self.good, self.good_iter, self.residual = state, n_iter, residual
+                broken: Status = getattr(self.method, "broken", Status.INDEFINITE)
+                return broken if residual < 0 else Status.NONFINITE
+            if not self.keep_best or residual <= max(self.best, tolerance):
+                self.good, self.good_iter, self.residual = state, n_iter, residual
+                self.best = residual
             self.history.append(residual)
             if bar is not None:
                 bar.update(n_iter - bar.n)
@@ -210,7 +219,7 @@ class _Run(Generic[State]):
                 if not math.isfinite(truth):
                     return Status.NONFINITE
                 self.good = self.verified = state
-                self.residual = self.history[-1] = truth
+                self.residual = self.best = self.history[-1] = truth
                 if truth <= tolerance:
                     return Status.CONVERGED
                 _log.debug("false alarm at iteration %d: carried %.3g, true %.3g", n_iter, residual, truth)
@@ -220,7 +229,7 @@ class _Run(Generic[State]):
                     return Status.STAGNATED
             if callback is not None:
                 try:
-                    callback(Iterate(n_iter, self.residual, state))
+                    callback(Iterate(n_iter, self.history[-1], state))
                 except StopIteration:
                     return Status.STOPPED
             if n_iter >= maxiter:

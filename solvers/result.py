@@ -17,7 +17,15 @@ class Status(enum.Enum):
     CONVERGED = "tolerance reached"
     MAX_ITER = "iteration limit reached; raise maxiter, loosen the tolerance, or precondition"
     STAGNATED = "no further progress is possible in this precision; use float64 or loosen the tolerance"
-    INDEFINITE = "negative or zero curvature: the operator (or the preconditioner) is not positive definite"
+    INDEFINITE = (
+        "negative or zero curvature: the operator (or the preconditioner) is not positive definite; "
+        "minres solves symmetric indefinite systems"
+    )
+    NOT_SYMMETRIC = (
+        "the operator (or the preconditioner) is not symmetric (Hermitian), as this method needs; use gmres or bicgstab"
+    )
+    SINGULAR = "the Krylov space is exhausted and a residual is left: the operator is singular; use lsqr, or minres if symmetric"
+    ILL_CONDITIONED = "the estimated condition number passed conlim; raise it, or regularise with damp"
     BREAKDOWN = "the recurrence broke down; this is the last good iterate"
     NONFINITE = "a step produced NaN or infinity; this is the last good iterate"
     TIME_LIMIT = "time limit reached; raise time_limit or loosen the tolerance"
@@ -97,5 +105,7 @@ class LinearResult(Result):
         """The pair ``(x, info)`` of SciPy: 0 converged, ``n_iter`` if a limit was met, -1 for a breakdown."""
         if self.converged:
             return self.x, 0
-        limits = {Status.MAX_ITER, Status.STAGNATED, Status.TIME_LIMIT, Status.STOPPED, Status.INTERRUPTED}
+        limits = {
+            Status.MAX_ITER, Status.STAGNATED, Status.TIME_LIMIT, Status.STOPPED, Status.INTERRUPTED, Status.ILL_CONDITIONED
+        }  # fmt: skip
         return self.x, max(self.n_iter, 1) if self.status in limits else -1

@@ -13,7 +13,13 @@ from .linear_operator import LinearOperator
 _ROWS_AT_ONCE = 2**20
 
 
-def as_operator(A: Any, *, like: Array, name: str = "A", square: bool = True) -> LinearOperator:
+# Arguments whose finiteness is still a boolean on the device: a solver reads them all in one transfer.
+Pending = list[tuple[str, Array]]
+
+
+def as_operator(
+    A: Any, *, like: Array, name: str = "A", square: bool = True, pending: Pending | None = None
+) -> LinearOperator:
     """Wrap ``A`` as a `LinearOperator` that acts on arrays like ``like``.
 
     Parameters
@@ -27,6 +33,8 @@ def as_operator(A: Any, *, like: Array, name: str = "A", square: bool = True) ->
         Name of the argument, for errors.
     square : bool
         Whether ``A`` must be square with ``like.shape[0]`` rows.
+    pending : list, optional
+        Where to leave ``(name, all entries are finite)``, unread, instead of checking it here: one transfer less.
 
     Raises
     ------
@@ -37,9 +45,9 @@ def as_operator(A: Any, *, like: Array, name: str = "A", square: bool = True) ->
     if isinstance(A, LinearOperator):
         op = A
     elif is_array(A):
-        op = _dense(A, like, name, xp)
+        op = _dense(A, like, name, xp, pending)
     elif _is_torch_sparse(A) or (hasattr(A, "nnz") and hasattr(A, "tocsr")):
-        op = _sparse(A, like, name, xp)
+        op = _sparse(A, like, name, xp, pending)
     elif hasattr(A, "shape") and (hasattr(A, "matvec") or hasattr(A, "_matvec")):
         op = _foreign(A, like, name, xp)
     elif callable(A):
@@ -54,6 +62,13 @@ def as_operator(A: Any, *, like: Array, name: str = "A", square: bool = True) ->
     return op
 
 
+def _check_entries(entries: Array, name: str, xp: Namespace, pending: Pending | None) -> None:
+    if pending is None:
+        check_finite(entries, name, xp)
+    else:
+        pending.append((name, xp.all(xp.isfinite(entries))))
+
+
 def _check_dtype(dtype: Any, like: Array, name: str) -> None:
     real = {"complex64": "float32", "complex128": "float64"}
     have, want = str(dtype).removeprefix("torch."), str(like.dtype).removeprefix("torch.")
@@ -65,12 +80,12 @@ def _check_dtype(dtype: Any, like: Array, name: str) -> None:
         raise BackendError(f"{name} has dtype {have}, the vector {want}; convert one of them")
 
 
-def _dense(A: Array, like: Array, name: str, xp: Namespace) -> LinearOperator:
+def _dense(A: Array, like: Array, name: str, xp: Namespace, pending: Pending | None) -> LinearOperator:
     array_namespace(**{name: A, "b": like})
     if A.ndim != 2:
         raise InputError(f"{name} has shape {tuple(A.shape)}, expected a 2-d array")
     _check_dtype(A.dtype, like, name)
-    check_finite(A, name, xp)
+    _check_entries(A, name, xp, pending)
     if A.dtype != like.dtype:
         A = xp.astype(A, like.dtype)  # real entries, complex vectors: torch multiplies only equal dtypes
     complex_ = xp.isdtype(A.dtype, "complex floating")
@@ -108,7 +123,7 @@ def _is_torch_sparse(A: Any) -> bool:
     return type(A).__module__.split(".")[0] == "torch" and "sparse" in str(getattr(A, "layout", ""))
 
 
-def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
+def _sparse(A: Any, like: Array, name: str, xp: Namespace, pending: Pending | None) -> LinearOperator:
     home = type(A).__module__.split(".")[0]
     if home.replace("cupyx", "cupy").replace("scipy", "numpy") != library(xp):
         raise BackendError(f"{name} is a sparse matrix of {home}, the vector is {library(xp)}; use one library")
@@ -124,7 +139,7 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
         A = A.tocsr()
     _check_dtype(A.dtype, like, name)
     # The values of a complex CSR tensor answer few functions before they are detached.
-    check_finite(A.values().detach() if torch else A.data, name, xp)
+    _check_entries(A.values().detach() if torch else A.data, name, xp, pending)
     if torch and A.dtype != like.dtype:
         A = A.to(like.dtype)
     adjoint_matrix = None

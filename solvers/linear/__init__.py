@@ -1,6 +1,8 @@
 """Linear systems."""
 
 from .cg import cg
+from .lsmr import lsmr
+from .lsqr import lsqr
 from .minres import minres
 
-__all__ = ["cg", "minres"]
+__all__ = ["cg", "lsmr", "lsqr", "minres"]

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...backends.namespace import Array, Namespace
-from ...backends.operators import LinearOperator
+from ...backends.namespace import Array
 from ...backends.transfer import host_float
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
-from .system import prepare, run
+from .system import System, prepare, run
 
 
 def cg(
@@ -82,10 +81,9 @@ def cg(
     >>> cg(A, np.asarray([1.0, 2.0, 4.0])).x.round(6).tolist()
     [1.0, 1.0, 1.0]
     """
-    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
     single = b.ndim == 1 and not system.xp.isdtype(b.dtype, "complex floating")
-    kind = _Single if single else _Columns
-    method = kind(system.A, system.M, b, system.weights, system.tolerance, system.xp)
+    method = (_Single if single else _Columns)(system)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit,
@@ -109,48 +107,26 @@ class _State(NamedTuple):
 class _Method:
     """What one and many right-hand sides share: starting from a residual, and the recomputed truth."""
 
-    def __init__(
-        self,
-        A: LinearOperator,
-        M: LinearOperator | None,
-        b: Array,
-        weights: Array,
-        tolerance: float,
-        xp: Namespace,
-    ) -> None:
-        self.A, self.M, self.b, self.weights, self.tolerance, self.xp = A, M, b, weights, tolerance, xp
+    def __init__(self, system: System) -> None:
+        self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
-
-    def inner(self, u: Array, v: Array) -> Array:
-        """Real inner products of the columns."""
-        raise NotImplementedError
-
-    def worst(self, rr: Array) -> Array:
-        """The tested quantity from the squared norms."""
-        raise NotImplementedError
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
-        z = r if self.M is None else self.M @ r
-        rr = self.inner(r, r)
-        rz = rr if self.M is None else self.inner(r, z)
+        z = self.system.precondition(r)
+        rr = self.system.real_dot(r, r)
+        rz = rr if self.M is None else self.system.real_dot(r, z)
         return _State(x, r, z, rz, rr, self.xp.ones_like(rz))
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """Recompute ``b - A x`` and restart the direction from it."""
-        self.matvecs += 1
-        fresh = self.start(state.x, self.A.precise_residual(self.b, state.x))
-        return fresh, host_float(self.worst(fresh.rr))
+        self.matvecs += self.system.columns
+        fresh = self.start(state.x, self.system.true_residual(state.x))
+        return fresh, host_float(self.system.worst(fresh.rr**0.5))
 
 
 class _Single(_Method):
     """One real right-hand side: the leanest step, no masks."""
-
-    def inner(self, u: Array, v: Array) -> Array:
-        return u @ v
-
-    def worst(self, rr: Array) -> Array:
-        return rr**0.5
 
     def step(self, state: _State) -> _State:
         x, r, p, rz, _, _ = state
@@ -176,29 +152,20 @@ class _Single(_Method):
 class _Columns(_Method):
     """Many or complex right-hand sides: each column has its own scalars and freezes when it has converged."""
 
-    def inner(self, u: Array, v: Array) -> Array:
-        xp = self.xp
-        if xp.isdtype(u.dtype, "complex floating"):
-            return xp.real(xp.sum(xp.conj(u) * v, axis=0))
-        return xp.sum(u * v, axis=0)
-
-    def worst(self, rr: Array) -> Array:
-        return self.xp.max(self.xp.sqrt(rr) * self.weights)
-
     def step(self, state: _State) -> _State:
         xp = self.xp
         x, r, p, rz, rr, worst = state
-        active = xp.sqrt(rr) * self.weights > self.tolerance
+        active = self.system.active(xp.sqrt(rr))
         q = self.A @ p
-        self.matvecs += 1 if p.ndim == 1 else p.shape[1]
-        curvature = self.inner(p, q)
+        self.matvecs += self.system.columns
+        curvature = self.system.real_dot(p, q)
         good = active & (curvature > 0)
         alpha = xp.where(good, rz / xp.where(good, curvature, 1.0), 0.0)
         x = x + alpha * p
         r = r - alpha * q
-        rr = self.inner(r, r)
+        rr = self.system.real_dot(r, r)
         z = r if self.M is None else self.M @ r
-        rz_new = rr if self.M is None else self.inner(r, z)
+        rz_new = rr if self.M is None else self.system.real_dot(r, z)
         beta = xp.where(good, rz_new / xp.where(rz > 0, rz, 1.0), 0.0)
         p = xp.where(active, z + beta * p, p)
         # Keep the worst curvature of the columns still running: an indefinite one must not be forgotten between looks.
@@ -206,4 +173,4 @@ class _Columns(_Method):
         return _State(x, r, p, rz_new, rr, xp.minimum(worst, bad))
 
     def error(self, state: _State) -> Array:
-        return self.xp.copysign(self.worst(state.rr), self.xp.min(state.curvature))
+        return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))

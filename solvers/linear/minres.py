@@ -82,7 +82,7 @@ def minres(
     >>> minres(A, np.asarray([1.0, 2.0, 4.0])).x.round(6).tolist()
     [1.0, -1.0, 1.0]
     """
-    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
     method = _Minres(system)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
@@ -117,19 +117,8 @@ class _State(NamedTuple):
 class _Minres:
     def __init__(self, system: System) -> None:
         self.system, self.matvecs = system, 0
-        xp, b = system.xp, system.b
-        complex_ = xp.isdtype(b.dtype, "complex floating")
-        self.plain = b.ndim == 1 and not complex_
-        self.lost = 10.0 * finfo_eps(b.dtype, xp)
-        self.conj = xp.conj if complex_ else lambda u: u
-
-    def inner(self, u: Array, v: Array) -> Array:
-        """Real inner products of the columns."""
-        if self.plain:
-            return u @ v
-        xp = self.system.xp
-        total = xp.sum(self.conj(u) * v, axis=0)
-        return xp.real(total) if xp.isdtype(total.dtype, "complex floating") else total
+        self.lost = 10.0 * finfo_eps(system.b.dtype, system.xp)
+        self.inner = system.real_dot
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose Krylov space begins with the residual ``r`` of ``x``."""
@@ -149,11 +138,11 @@ class _Minres:
         A, M, xp = self.system.A, self.system.M, self.system.xp
         x, r, (v_old, v), z, (gamma_old, gamma), (w0, w1), (aw0, aw1) = state[:7]
         (c0, c1), (s0, s1), eta, norm, least, size, alive = state[7:]
-        active = alive & (norm * self.system.weights > self.system.tolerance)
+        active = alive & self.system.active(norm)
         g = xp.where(gamma > 0, gamma, 1.0)
         z = z / g
         az = A @ z
-        self.matvecs += 1 if z.ndim == 1 else z.shape[1]
+        self.matvecs += self.system.columns
         delta = self.inner(z, az)
         v_new = az - (delta / g) * v - (gamma / gamma_old) * v_old
         z_new = v_new if M is None else M @ v_new
@@ -189,10 +178,10 @@ class _Minres:
     def error(self, state: _State) -> Array:
         xp = self.system.xp
         # The sign of <z, v> rides on the norm: one transfer tells both.
-        return xp.copysign(xp.max(state.norm * self.system.weights), xp.min(state.least))
+        return xp.copysign(self.system.worst(state.norm), xp.min(state.least))
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """Recompute ``b - A x`` and start the recurrence from it."""
-        self.matvecs += 1
-        fresh = self.start(state.x, self.system.A.precise_residual(self.system.b, state.x))
-        return fresh, host_float(self.system.xp.max(fresh.norm * self.system.weights))
+        self.matvecs += self.system.columns
+        fresh = self.start(state.x, self.system.true_residual(state.x))
+        return fresh, host_float(self.system.worst(fresh.norm))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...backends.namespace import Array, Namespace, array_namespace
+from ...backends.errors import InputError
+from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.operators import LinearOperator, as_operator
-from ...backends.transfer import host_float
-from ...backends.validation import check_array, check_scalar
+from ...backends.transfer import to_host
+from ...backends.validation import check_array, check_scalar, unwarned
 from ..iterate import LoopOptions, Outcome, iterate
-from ..result import LinearResult
+from ..result import LinearResult, Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class System:
         Factors that make the tolerance of every column the largest one.
     xp : namespace
         Of all arrays.
+    asymmetric : bool
+        Whether `prepare` saw that ``A`` or ``M`` is not Hermitian (it looks only where a method needs it).
     """
 
     A: LinearOperator
@@ -41,25 +44,108 @@ class System:
     tolerance: float
     weights: Array
     xp: Namespace
+    asymmetric: bool = False
+
+    @property
+    def columns(self) -> int:
+        """Products with vectors that one product with ``A`` stands for."""
+        return 1 if self.b.ndim == 1 else int(self.b.shape[1])
+
+    def precondition(self, r: Array) -> Array:
+        """``M r``, or ``r`` itself."""
+        return r if self.M is None else self.M @ r
+
+    def dot(self, u: Array, v: Array) -> Array:
+        """Inner products ``u_j^H v_j`` of the columns, () or (k,)."""
+        xp = self.xp
+        if not xp.isdtype(u.dtype, "complex floating"):
+            return u @ v if u.ndim == 1 else xp.sum(u * v, axis=0)
+        return xp.sum(xp.conj(u) * v, axis=0)
+
+    def real_dot(self, u: Array, v: Array) -> Array:
+        """The real part of `dot`: all of it where the operator is Hermitian."""
+        product = self.dot(u, v)
+        return self.xp.real(product) if self.xp.isdtype(product.dtype, "complex floating") else product
+
+    def norm(self, u: Array) -> Array:
+        """Euclidean norms of the columns."""
+        return self.real_dot(u, u) ** 0.5
+
+    def worst(self, norms: Array) -> Array:
+        """The one number that is tested against ``tolerance``, from the residual norms of the columns."""
+        return norms * self.weights if norms.ndim == 0 else self.xp.max(norms * self.weights)
+
+    def active(self, norms: Array) -> Array:
+        """Which columns have not yet converged."""
+        return norms * self.weights > self.tolerance
+
+    def true_residual(self, x: Array) -> Array:
+        """``b - A x`` recomputed, in float64 where the entries of ``A`` are stored."""
+        return self.A.precise_residual(self.b, x)
 
 
-def prepare(A: Any, b: Array, *, x0: Array | None, rtol: float, atol: float, M: Any) -> System:
-    """Check the arguments that every solver of ``A x = b`` shares; errors name them."""
+def prepare(A: Any, b: Array, *, x0: Array | None, rtol: float, atol: float, M: Any, hermitian: bool = False) -> System:
+    """Check the arguments that every solver of ``A x = b`` shares; errors name them.
+
+    With ``hermitian`` two products with ``A`` (and ``M``) look whether they are. All that must be known on the host is
+    read in one transfer.
+    """
     xp = array_namespace(b=b, x0=x0)
-    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True)
+    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True, finite=False)
     rtol, atol = check_scalar(rtol, "rtol", non_negative=True), check_scalar(atol, "atol", non_negative=True)
-    operator = as_operator(A, like=b, name="A")
-    inverse = None if M is None else as_operator(M, like=b, name="M")
+    pending = [("b", xp.all(xp.isfinite(b)))]
+    operator = as_operator(A, like=b, name="A", pending=pending)
+    inverse = None if M is None else as_operator(M, like=b, name="M", pending=pending)
     if x0 is not None:
-        check_array(x0, "x0", xp, shape=tuple(b.shape), dtype=b.dtype, allow_complex=True)
-    norms = xp.sqrt(xp.sum(xp.abs(b) ** 2, axis=0))
-    bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
+        check_array(x0, "x0", xp, shape=tuple(b.shape), dtype=b.dtype, allow_complex=True, finite=False)
+        pending.append(("x0", xp.all(xp.isfinite(x0))))
+    probed = [op for op in (operator, inverse) if op is not None] if hermitian else []
+    with unwarned():
+        norms = xp.sqrt(xp.sum(xp.abs(b) ** 2, axis=0))
+        bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
+        largest = xp.max(bounds)
+        facts = [largest, *(asymmetry(op, b, xp) for op in probed)]
+    facts += [xp.astype(fact, norms.dtype) for _, fact in pending]
+    host = [float(fact) for fact in to_host(xp.stack(facts))]
+    for (name, _), finite in zip(pending, host[1 + len(probed) :], strict=True):
+        if not finite:
+            raise InputError(f"{name} contains NaN or infinite values")
+    asymmetric = any(value > 1 for value in host[1 : 1 + len(probed)])
     # A zero column is solved by zero, whatever x0 says; its bound of zero must not divide.
     x = xp.zeros_like(b) if x0 is None else xp.where(norms > 0, x0, xp.zeros_like(b))
-    tolerance = host_float(xp.max(bounds))
-    weights = xp.where(bounds > 0, tolerance / xp.where(bounds > 0, bounds, 1.0), 1.0)
+    weights = xp.where(bounds > 0, largest / xp.where(bounds > 0, bounds, 1.0), 1.0)
     r = b if x0 is None else b - operator @ x
-    return System(operator, inverse, b, x, r, tolerance, weights, xp)
+    return System(operator, inverse, b, x, r, host[0], weights, xp, asymmetric)
+
+
+def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:
+    """``|<u, A v> - <A u, v>|`` of two fixed vectors over what rounding explains: above one, ``A`` is not Hermitian.
+
+    For vectors without structure the difference is about ``||A - A^H||_F``, against ``sqrt(n) ||A||_F`` in the norms: what is
+    told apart is an asymmetry of ``sqrt(eps)`` of the matrix, which iterative or compressed operators stay below.
+    """
+    n = like.shape[0]
+    real = xp.real(like).dtype if xp.isdtype(like.dtype, "complex floating") else like.dtype
+    grid = xp.arange(n, dtype=real, device=device(like))
+    u, v = xp.sin(12.9898 * grid + 1.0), xp.sin(78.233 * grid * (1.0 + 0.1 * xp.cos(grid)) + 2.0)
+    if xp.isdtype(like.dtype, "complex floating"):
+        # A complex factor on one of them would cancel: both need phases that vary.
+        u, v = u + 1j * xp.cos(37.719 * grid), v + 1j * xp.cos(93.989 * grid)
+        u, v = xp.astype(u, like.dtype), xp.astype(v, like.dtype)
+    if like.ndim == 1:
+        au, av = A @ u, A @ v
+    else:
+        both = A @ xp.stack([u, v], axis=1)
+        au, av = both[:, 0], both[:, 1]
+    conj = xp.conj if xp.isdtype(like.dtype, "complex floating") else lambda w: w
+    difference = xp.abs(xp.sum(conj(u) * av) - xp.sum(conj(au) * v))
+
+    def norm(w: Array) -> Array:
+        return xp.sqrt(xp.sum(xp.abs(w) ** 2))
+
+    size = norm(u) * norm(av) + norm(au) * norm(v)
+    bound = (finfo_eps(like.dtype, xp) / n) ** 0.5
+    return difference / (bound * xp.where(size > 0, size, 1.0))
 
 
 def run(method: Any, system: System, *, maxiter: int | None, **options: Any) -> LinearResult:
@@ -70,4 +156,8 @@ def run(method: Any, system: System, *, maxiter: int | None, **options: Any) -> 
         return LinearResult(x=outcome.state.x, evaluations={"matvec": method.matvecs}, **outcome.fields())
 
     start = method.start(system.x, system.r)
+    if system.asymmetric:
+        residual = float(to_host(system.worst(system.norm(system.r))))
+        ended = Status.CONVERGED if residual <= system.tolerance else Status.NOT_SYMMETRIC
+        return finish(Outcome(start, ended, 0, residual, system.tolerance, (residual,)))
     return finish(iterate(method, start, tolerance=system.tolerance, options=limits, on_device=system.b, finish=finish))
