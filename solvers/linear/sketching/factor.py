@@ -87,8 +87,9 @@ def factorize(SA: Array, Sb: Array, distortion: float, *, single: bool, xp: Name
     smallest, largest = host_float(scaled[-1]), host_float(scaled[0])
     if not smallest > 2 * n * finfo_eps(R.dtype, xp) * largest:
         raise BreakdownError(
-            f"A is rank deficient in this precision: its columns, scaled to unit norm, have condition above "
-            f"{largest / max(smallest, 1e-300):.1e}; drop dependent columns or pass damp > 0"
+            f"the sketched A is rank deficient in this precision (its columns, scaled to unit norm, have condition above "
+            f"{largest / max(smallest, 1e-300):.1e}): drop dependent columns of A or pass damp > 0; if A has full rank, "
+            "raise d or take a safer sketch"
         )
     x0 = solve_triangular(R, rotated, lower=False, xp=xp)
     return SketchedFactor(R, U, sigma, x0[:, 0] if single else x0, xp.linalg.vector_norm(sigma), distortion, xp)

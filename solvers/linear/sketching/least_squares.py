@@ -14,12 +14,14 @@ from typing import Any
 from ....backends.errors import InputError
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator, as_operator
+from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
 from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ...result import LinearResult
+from ..golub_kahan import LeastSquaresResult, _damped
 from .factor import SketchedFactor, factorize
 from .momentum import Fossils, IterativeSketching
-from .operators import KINDS, sketch as random_sketch
+from .operators import KINDS
+from .operators import sketch as random_sketch
 from .preconditioned import SketchAndPrecondition, SketchAndSolve
 
 # Columns of an operator that are formed at a time when it is sketched.
@@ -47,7 +49,7 @@ def lstsq_sketched(
     check_every: int | None = None,
     progress: bool = False,
     time_limit: float | None = None,
-) -> LinearResult:
+) -> LeastSquaresResult:
     """Minimise ``||A x - b||^2 + damp^2 ||x||^2`` for ``A`` with many more rows than columns and full column rank.
 
     Parameters
@@ -58,10 +60,10 @@ def lstsq_sketched(
         Right-hand sides.
     method : {"fossils", "precondition", "iterative", "solve"}
         ``"fossils"``: refinement passes of a heavy-ball iteration; backward stable. ``"precondition"``: LSQR on
-        ``A R^{-1}``, started again from the recomputed residual while that gains; fewer steps and a smaller sketch, the
-        fastest. ``"iterative"``: heavy ball on
-        ``x`` itself, only forward stable: beyond condition 1e10 it may stop short of a small backward error, and says so. ``"solve"``: the sketched problem alone, whose residual is about ``n / 2(d - n)``
-        above the smallest; it is not refined, and tested only if ``rtol`` is given.
+        ``A R^{-1}``, started again from the recomputed residual while that gains; fewer steps where the residual is small
+        or ``d / n`` is. ``"iterative"``: heavy ball on ``x`` itself, only forward stable: beyond condition 1e10 it may stop
+        short of a small backward error, and says so. ``"solve"``: the sketched problem alone, whose residual is about
+        ``n / 2(d - n)`` above the smallest; it is not refined, and tested only if ``rtol`` is given.
     sketch : str
         Kind of sketch, see `sketch`. With ``method="solve"`` only a dense kind (``"gaussian"``, ``"srht"``) bounds the
         error of *every* coefficient: ``||x' - x||_inf <= (eps / sqrt(n)) ||A x - b|| ||A^+||`` with
@@ -83,9 +85,10 @@ def lstsq_sketched(
 
     Returns
     -------
-    LinearResult
+    LeastSquaresResult
         ``x`` (n,) or (n, k); ``residual`` is the largest estimated backward error over the columns, relative to
-        ``||A||_F``, at the recomputed residual ``b - A x``.
+        ``||A||_F``; like ``residual_norm`` and ``normal_norm`` it is of the recomputed ``r = b - A x`` (with damping of the
+        stacked problem).
 
     Raises
     ------
@@ -127,6 +130,8 @@ def lstsq_sketched(
     m, n = operator.shape
     if m != b.shape[0]:
         raise InputError(f"A has shape {operator.shape}, expected {b.shape[0]} rows as b has")
+    if operator._rmatvec is None:
+        raise InputError("A has no adjoint, which least squares need; pass a LinearOperator with rmatvec")
     if m <= n or n == 0:
         raise InputError(f"A has shape {operator.shape}, expected more rows than columns; pass A with n < m")
     damp = check_scalar(damp, "damp", non_negative=True)
@@ -140,7 +145,8 @@ def lstsq_sketched(
         rtol = check_scalar(rtol, "rtol", non_negative=True)
     factor = _sketched(A if is_array(A) else None, operator, b, kind, rows, damp, rng, xp)
     if damp > 0:
-        operator, b = _stacked(operator, damp, b, xp)
+        zeros = xp.zeros((n, *b.shape[1:]), dtype=b.dtype, device=device(b))
+        operator, b = _damped(operator, damp, xp), xp.concat([b, zeros], axis=0)
     run = METHODS[method](operator, b, factor, xp)
     rate = max(factor.distortion, 0.1)
     limit = 20 + 4 * math.ceil(math.log(eps) / math.log(rate)) if maxiter is None else maxiter
@@ -148,8 +154,15 @@ def lstsq_sketched(
         maxiter=limit, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
 
-    def finish(outcome: Outcome[Any]) -> LinearResult:
-        return LinearResult(x=outcome.state.x, evaluations={"matvec": run.matvecs}, **outcome.fields())
+    def finish(outcome: Outcome[Any]) -> LeastSquaresResult:
+        at = outcome.state.at
+        return LeastSquaresResult(
+            x=at.x,
+            residual_norm=host_float(xp.max(at.r_norm)),
+            normal_norm=host_float(xp.max(at.normal_norm)),
+            evaluations={"matvec": run.matvecs},
+            **outcome.fields(),
+        )
 
     start = run.start(factor.x0)
     result = finish(iterate(run, start, tolerance=rtol, options=options, on_device=b, finish=finish))
@@ -196,21 +209,3 @@ def _columns_through(
         part = operator @ xp.eye(n, width, k=-start, dtype=b.dtype, device=device(b))
         parts.append(part if S is None else S @ part)
     return xp.concat(parts, axis=1)
-
-
-def _stacked(A: LinearOperator, damp: float, b: Array, xp: Namespace) -> tuple[LinearOperator, Array]:
-    """``[A; damp I]`` and ``[b; 0]``."""
-    m, n = A.shape
-    adjoint = A.H
-
-    def forward(v: Array) -> Array:
-        return xp.concat([A @ v, damp * v], axis=0)
-
-    def backward(u: Array) -> Array:
-        return adjoint @ u[:m, ...] + damp * u[m:, ...]
-
-    stacked = LinearOperator(
-        (m + n, n), forward, matmat=forward, rmatvec=backward, rmatmat=backward, dtype=A.dtype, name="[A; damp I]"
-    )
-    zeros = xp.zeros((n, *b.shape[1:]), dtype=b.dtype, device=device(b))
-    return stacked, xp.concat([b, zeros], axis=0)

@@ -2,143 +2,96 @@
 
 With singular values of ``A R^{-1}`` in ``1/(1 + eta) .. 1/(1 - eta)``, ``eta = sqrt(n/d)``, the step ``(1 - eta^2)^2`` and the
 momentum ``eta^2`` shrink the error by ``eta`` a step (Epperly 2024). FOSSILS runs them on ``R^{-H} A^H A R^{-1} z = R^{-H} A^H r``
-for a correction of ``x`` and starts again from the recomputed residual: two passes are backward stable (Epperly, Meier,
-Nakatsukasa 2024).
+for a correction of ``x`` and starts again from the recomputed residual (Epperly, Meier, Nakatsukasa 2024).
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ....backends.namespace import Array, Namespace, finfo_eps
-from ....backends.operators import LinearOperator
+from ....backends.namespace import Array
 from ....backends.transfer import host_float
-from .factor import SketchedFactor, column_norms
+from .factor import column_norms
+from .refinement import Point, Refinement
 
 # Steps without a new smallest error after which iterative sketching is at the floor of the precision.
 _PATIENCE = 12
-# Passes aim below the tolerance by this factor: about one more step.
-_MARGIN = 4.0
 
 
-class Refinement:
-    """What all methods share: products, the residual of a point, and its backward error."""
+class Ball(NamedTuple):
+    """The correction ``dx = R^{-1} z``, the step before, and at ``x + dx`` the gradient and the norm."""
 
-    def __init__(self, A: LinearOperator, b: Array, factor: SketchedFactor, xp: Namespace) -> None:
-        self.A, self.AH, self.b, self.factor, self.xp = A, A.H, b, factor, xp
-        self.columns = 1 if b.ndim == 1 else b.shape[1]
-        self.matvecs = 0
-        eta = factor.distortion
-        self.step_length, self.momentum = (1 - eta**2) ** 2, eta**2
-        # A pass cannot gain more than the precision has digits.
-        self.longest = 2 + math.ceil(math.log(finfo_eps(b.dtype, xp) / 10) / math.log(max(eta, 0.1)))
-
-    def residual(self, x: Array) -> tuple[Array, Array]:
-        """``b - A x`` and ``R^{-H} A^H (b - A x)``."""
-        self.matvecs += 2 * self.columns
-        r = self.b - self.A @ x
-        return r, self.factor.adjoint_solve(self.AH @ r)
-
-    def normal(self, dx: Array) -> Array:
-        """``R^{-H} A^H A dx``."""
-        self.matvecs += 2 * self.columns
-        return self.factor.adjoint_solve(self.AH @ (self.A @ dx))
-
-    def carried(self, error: Array, steps: int) -> Array:
-        """What a pass reports: with a margin, as the recomputed residual has rounding of its own; zero at its end."""
-        return _MARGIN * error if steps < self.longest else 0.0 * error
-
-    def better(self, old: Any, new: Any) -> tuple[Any, float]:
-        """The new point, or the old one again if the correction (cut short, or below the rounding) made it worse."""
-        before, after = host_float(old.truth), host_float(new.truth)
-        return (new, after) if after <= before else (self.start(old.x), before)
-
-    def worst(self, gradient: Array, x_norm: Array, r_norm: Array) -> Array:
-        """Largest backward error of a column."""
-        return self.xp.max(self.factor.backward_errors(gradient, x_norm, r_norm))
-
-
-class FossilsState(NamedTuple):
-    """``x`` the point of the last true residual and its backward error ``truth``, ``z`` and ``z_old`` the correction (times
-    ``R``), ``c`` the gradient at ``x``, ``g`` and ``x_norm`` at ``x + R^{-1} z``; ``steps`` since ``x``."""
-
-    x: Array
     z: Array
     z_old: Array
-    c: Array
+    dx: Array
     g: Array
     x_norm: Array
-    r_norm: Array
-    truth: Array
-    steps: int
 
 
 class Fossils(Refinement):
-    """Passes of the heavy ball, each from a recomputed residual; the loop's verification begins the next pass."""
+    """Passes of the heavy ball."""
 
-    def start(self, x: Array) -> FossilsState:
-        """The state with no correction at ``x``."""
-        r, c = self.residual(x)
-        zero, x_norm, r_norm = self.xp.zeros_like(c), column_norms(x, self.xp), column_norms(r, self.xp)
-        return FossilsState(x, zero, zero, c, c, x_norm, r_norm, self.worst(c, x_norm, r_norm), 0)
+    def begin(self, at: Point) -> Ball:
+        """At rest."""
+        zero = self.xp.zeros_like(at.g)
+        return Ball(zero, zero, zero, at.g, at.x_norm)
 
-    def step(self, s: FossilsState) -> FossilsState:
-        """One heavy-ball step."""
-        z = s.z + self.step_length * s.g + self.momentum * (s.z - s.z_old)
+    def advance(self, at: Point, inner: Ball) -> Ball:
+        """One step with momentum."""
+        eta = self.factor.distortion
+        z = inner.z + (1 - eta**2) ** 2 * inner.g + eta**2 * (inner.z - inner.z_old)
         dx = self.factor.solve(z)
-        g = s.c - self.normal(dx)
-        return s._replace(z=z, z_old=s.z, g=g, x_norm=column_norms(s.x + dx, self.xp), steps=s.steps + 1)
+        self.matvecs += 2 * self.columns
+        g = at.g - self.factor.adjoint_solve(self.AH @ (self.A @ dx))
+        return Ball(z, inner.z, dx, g, column_norms(at.x + dx, self.xp))
 
-    def error(self, s: FossilsState) -> Array:
-        """Backward error as the recurrence sees it; zero after the longest pass, to be looked at again."""
-        if s.steps == 0:
-            return s.truth
-        return self.carried(self.worst(s.g, s.x_norm, s.r_norm), s.steps)
+    def estimate(self, at: Point, inner: Ball) -> Array:
+        """The gradient is carried, the residual has hardly changed."""
+        return self.worst(inner.g, inner.x_norm, at.r_norm)
 
-    def verify(self, s: FossilsState) -> tuple[FossilsState, float]:
-        """Apply the correction and begin a pass from the true residual."""
-        if s.steps == 0:
-            return s, host_float(s.truth)
-        return self.better(s, self.start(s.x + self.factor.solve(s.z)))
+    def correction(self, inner: Ball) -> Array:
+        """``R^{-1} z``."""
+        return inner.dx
 
 
-class SketchingState(NamedTuple):
-    """``x``, the point before it, the gradient and backward error at ``x``, and the steps since the smallest error."""
+class Sketching(NamedTuple):
+    """A point, the one before it, the smallest error so far and the steps since."""
 
-    x: Array
+    at: Point
     x_old: Array
-    g: Array
-    error: Array
     best: Array
     since: Array
+
+    @property
+    def x(self) -> Array:
+        """The iterate."""
+        return self.at.x
 
 
 class IterativeSketching(Refinement):
     """The heavy ball on ``x`` with a fresh residual each step: forward stable."""
 
-    def start(self, x: Array) -> SketchingState:
-        """The state at rest in ``x``."""
-        state = self._at(x, x)
-        return state._replace(best=state.error)
+    keep_best = True
 
-    def _at(self, x: Array, x_old: Array) -> SketchingState:
-        r, g = self.residual(x)
-        error = self.worst(g, column_norms(x, self.xp), column_norms(r, self.xp))
-        return SketchingState(x, x_old, g, error, error, self.xp.zeros_like(error))
+    def start(self, x: Array) -> Sketching:
+        """At rest in ``x``."""
+        at = self.look(x, precise=False)
+        return Sketching(at, x, at.error, self.xp.zeros_like(at.error))
 
-    def step(self, s: SketchingState) -> SketchingState:
-        """One heavy-ball step."""
-        move = self.step_length * self.factor.solve(s.g) + self.momentum * (s.x - s.x_old)
-        new = self._at(s.x + move, s.x)
-        better = new.error < s.best
-        since = self.xp.where(better, self.xp.zeros_like(s.since), s.since + 1.0)
-        return new._replace(best=self.xp.where(better, new.error, s.best), since=since)
+    def step(self, state: Sketching) -> Sketching:
+        """One step with momentum."""
+        eta, xp = self.factor.distortion, self.xp
+        move = (1 - eta**2) ** 2 * self.factor.solve(state.at.g) + eta**2 * (state.x - state.x_old)
+        at = self.look(state.x + move, precise=False)
+        better = at.error < state.best
+        since = xp.where(better, xp.zeros_like(state.since), state.since + 1.0)
+        return Sketching(at, state.x, xp.where(better, at.error, state.best), since)
 
-    def error(self, s: SketchingState) -> Array:
+    def error(self, state: Sketching) -> Array:
         """Backward error; zero when it has stopped falling, to be looked at again."""
-        return self.xp.where(s.since > _PATIENCE, self.xp.zeros_like(s.error), s.error)
+        error = state.at.error
+        return self.xp.where(state.since > _PATIENCE, self.xp.zeros_like(error), error)
 
-    def verify(self, s: SketchingState) -> tuple[SketchingState, float]:
+    def verify(self, state: Sketching) -> tuple[Sketching, float]:
         """Each state already holds the truth."""
-        return s, host_float(s.error)
+        return state, host_float(state.at.error)
