@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xpsolve.backends.errors import BackendError, InputError
+from xpsolve.backends.errors import BackendError, BreakdownError, InputError
 from xpsolve.backends.operators import LinearOperator
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.linear.sketching import sketch
+from xpsolve.solvers.linear.sketching import nystrom_approximation, randomized_svd, sketch, trace
 
 KINDS = ("gaussian", "srht", "fjlt", "sparse_sign", "countsketch")
 
@@ -78,8 +78,8 @@ def test_sparse_columns_have_distinct_rows() -> None:
         np.testing.assert_array_equal(np.count_nonzero(matrix, axis=0), min(zeta, d))
         np.testing.assert_allclose(np.linalg.norm(matrix, axis=0), 1.0, rtol=1e-14)
     # Floyd's draw is uniform: each row is as likely as any other.
-    hits = np.count_nonzero(dense(sketch("sparse_sign", 12, 20000, like=np.ones(1), rng=7)), axis=1)
-    assert np.all(np.abs(hits / 20000 - 8 / 12) < 4 * math.sqrt(8 / 12 * 4 / 12 / 20000))
+    hits = np.count_nonzero(dense(sketch("sparse_sign", 12, 3000, like=np.ones(1), rng=7)), axis=1)
+    assert np.all(np.abs(hits / 3000 - 8 / 12) < 4 * math.sqrt(8 / 12 * 4 / 12 / 3000))
 
 
 def test_the_sparser_projection_distorts_no_more() -> None:
@@ -121,3 +121,124 @@ def test_any_size(kind: str, d: int, m: int, seed: int) -> None:
     matrix = dense(S)
     assert matrix.shape == (d, m)
     np.testing.assert_allclose(np.asarray(S.H @ np.eye(d)), matrix.T, atol=1e-14)
+
+
+def with_spectrum(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((values.size, values.size)))[0]
+    return np.asarray((Q * values) @ Q.T)
+
+
+@pytest.mark.parametrize(
+    ("decay", "power", "factor"), [(2.0, 0, 1.15), (2.0, 1, 1.01), (0.5, 1, 1.05), (0.5, 2, 1.005)]
+)
+def test_randomized_svd_reaches_the_next_singular_value(decay: float, power: int, factor: float) -> None:
+    rng, values = np.random.default_rng(0), np.arange(1, 301.0) ** -decay
+    U, V = (np.linalg.qr(rng.standard_normal((300, 300)))[0] for _ in range(2))
+    A = (U * values) @ V.T
+    found = randomized_svd(A, 10, power=power, rng=1)
+    error = np.linalg.norm(A - (found.U * found.s) @ found.Vh, 2)
+    assert values[10] * (1 - 1e-10) <= error <= factor * values[10]
+    if decay == 0.5:  # without power steps a slow decay is not resolved
+        plain = randomized_svd(A, 10, power=0, rng=1)
+        assert np.linalg.norm(A - (plain.U * plain.s) @ plain.Vh, 2) > 1.3 * values[10]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_low_rank_is_found_exactly(xp: Any, make: Any, dtype: str) -> None:
+    rng = np.random.default_rng(2)
+
+    def part(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if "complex" in dtype else 0.0)
+
+    A = (part(60, 4) @ part(4, 25)).astype(dtype)
+    given, eps = make(A), np.finfo(dtype).eps
+    U, s, Vh = randomized_svd(given, 4, rng=3)
+    assert type(U) is type(given)
+    assert U.dtype == given.dtype
+    U, s, Vh = (to_host(factor) for factor in (U, s, Vh))
+    np.testing.assert_allclose((U * s) @ Vh, A, atol=500 * eps)
+    np.testing.assert_allclose(s, np.linalg.svd(A, compute_uv=False)[:4], rtol=100 * eps)
+    np.testing.assert_allclose(U.conj().T @ U, np.eye(4), atol=50 * eps)
+    K = A @ A.conj().T / 60
+    pairs = nystrom_approximation(make(K), 7, rng=4)
+    W, values = to_host(pairs.U), to_host(pairs.eigenvalues)
+    assert values.dtype == np.finfo(dtype).dtype
+    # The error is the shift: rounding of the largest eigenvalue.
+    np.testing.assert_allclose((W * values) @ W.conj().T, K, atol=300 * eps * values[0])
+    np.testing.assert_allclose(W.conj().T @ W, np.eye(7), atol=100 * eps)
+
+
+def test_nystrom_never_exceeds_the_matrix() -> None:
+    K = with_spectrum(np.arange(1, 201.0) ** -2)
+    U, values = nystrom_approximation(K, 40, rng=5)
+    assert np.linalg.eigvalsh(K - (U * values) @ U.T)[0] > -1e-14
+    assert np.all(values <= np.arange(1, 41.0) ** -2 * (1 + 1e-12))
+    # Half the directions as oversampling: the expected error is at most 1 + 2 r / (p - 1) next eigenvalues, r = p = 20.
+    assert np.linalg.norm(K - (U * values) @ U.T, 2) <= (1 + 40 / 19) * 21.0**-2
+    assert np.all(np.diff(values) <= 0)
+    assert nystrom_approximation(np.zeros((5, 5)), 2, rng=0).eigenvalues.tolist() == [0.0, 0.0]
+    with pytest.raises(BreakdownError, match="K is not positive"):
+        nystrom_approximation(-np.eye(8), 3, rng=0)
+
+
+# Relative rms errors of 30 runs, n = 500, seen in an independent implementation.
+TRACES = {
+    ("square", 30): (0.17, 7e-3), ("square", 90): (0.076, 7e-4), ("harmonic", 30): (0.046, 0.025),
+    ("harmonic", 90): (0.021, 6e-3), ("flat", 30): (2.2e-3, 4.7e-3), ("flat", 90): (9.5e-4, 3.5e-3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spectrum", "budget"), TRACES)
+def test_traces_are_as_good_as_known(spectrum: str, budget: int) -> None:
+    j = np.arange(1, 501.0)
+    A = with_spectrum({"square": j**-2, "harmonic": 1 / j, "flat": np.linspace(1, 2, 500)}[spectrum])
+    rms = {}
+    for method in ("hutchinson", "hutch++", "xtrace"):
+        runs = [trace(A, budget, method=method, rng=seed) for seed in range(30)]
+        errors = np.asarray([run.value for run in runs]) / np.trace(A) - 1
+        claimed = np.sqrt(np.mean([run.standard_error**2 for run in runs])) / np.trace(A)
+        rms[method] = np.sqrt(np.mean(errors**2))
+        assert 0.5 < rms[method] / claimed < 2.0
+        assert abs(errors.mean()) < 3.5 * errors.std(ddof=1) / math.sqrt(30)
+    known = dict(zip(("hutchinson", "hutch++"), TRACES[spectrum, budget], strict=True))
+    for method, value in known.items():
+        assert 0.6 * value < rms[method] < 1.5 * value
+    assert rms["xtrace"] < 1.3 * rms["hutch++"]
+    assert (rms["hutchinson"] < rms["hutch++"]) == (spectrum == "flat")
+
+
+@pytest.mark.parametrize("method", ["hutch++", "xtrace"])
+def test_traces_of_low_rank_are_exact(xp: Any, make: Any, method: str) -> None:
+    B = np.random.default_rng(6).standard_normal((80, 5))
+    for A in (B @ B.T, (B @ B.T).astype(np.float32), B @ B.T + 0j, 1j * (B @ B.T), np.zeros((80, 80))):
+        estimate = trace(make(A), 30, method=method, rng=7)
+        tolerance = 100 * np.finfo(A.dtype).eps * np.linalg.norm(B) ** 2
+        assert isinstance(estimate.value, complex if np.iscomplexobj(A) else float)
+        assert abs(estimate.value - np.trace(A)) < tolerance
+        assert estimate.standard_error < tolerance
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
+def test_traces_of_operators(method: str) -> None:
+    A = np.diag(np.arange(1.0, 13.0)) + np.triu(np.ones((12, 12)), 1)
+    runs = [trace(A.__matmul__, 8, method=method, rng=seed, like=np.ones(12)).value for seed in range(400)]
+    assert abs(np.mean(runs) - 78.0) < 4 * np.std(runs) / 20
+    assert trace(np.asarray([[3.0]]), 4, method=method, rng=0).value == pytest.approx(3.0)
+
+
+def test_bad_low_rank_requests_are_refused() -> None:
+    A = np.ones((6, 4))
+    no_adjoint = LinearOperator((6, 4), A.__matmul__, dtype=A.dtype)
+    calls: list[tuple[Any, str]] = [
+        (lambda: randomized_svd(A, 5), "k is 5"),
+        (lambda: randomized_svd(no_adjoint, 2, like=A), "adjoint"),
+        (lambda: nystrom_approximation(A, 2), "K has shape"),
+        (lambda: trace(A, 10), "square"),
+        (lambda: trace(np.eye(3), 2), "budget"),
+        (lambda: trace(np.eye(3), 9, method="exact"), "method"),
+        (lambda: trace(np.full((2, 2), np.nan), 9), "A contains"),
+        (lambda: trace(np.eye(3).__matmul__, 9), "like"),
+    ]
+    for call, match in calls:
+        with pytest.raises(InputError, match=match):
+            call()

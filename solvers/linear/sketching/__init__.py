@@ -2,5 +2,7 @@
 
 from .least_squares import lstsq_sketched
 from .operators import sketch
+from .randomized_svd import nystrom_approximation, randomized_svd
+from .trace import trace
 
-__all__ = ["lstsq_sketched", "sketch"]
+__all__ = ["lstsq_sketched", "nystrom_approximation", "randomized_svd", "sketch", "trace"]

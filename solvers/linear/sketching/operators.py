@@ -91,7 +91,7 @@ def sketch(
     d, m = check_count(d, "d"), check_count(m, "m")
     xp = array_namespace(like=like)
     check_array(like, "like", xp, allow_complex=True, allow_empty=True, finite=False)
-    dtype = _real_dtype(like.dtype, xp)
+    dtype = real_dtype(like.dtype, xp)
     draws = Sampler(rng, xp=xp, dtype=dtype, device=device(like))
     if kind == "gaussian":
         S = draws.normal((d, m)) / math.sqrt(d)
@@ -108,7 +108,8 @@ def sketch(
     )
 
 
-def _real_dtype(dtype: Any, xp: Namespace) -> Any:
+def real_dtype(dtype: Any, xp: Namespace) -> Any:
+    """The dtype of the real part."""
     return {xp.complex64: xp.float32, xp.complex128: xp.float64}.get(dtype, dtype)
 
 
