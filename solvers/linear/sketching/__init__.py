@@ -4,6 +4,7 @@ from .completion import CompletionResult, complete
 from .least_squares import lstsq_sketched
 from .operators import sketch
 from .randomized_svd import nystrom_approximation, randomized_svd
+from .sketch_project import sketch_project
 from .trace import trace
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "nystrom_approximation",
     "randomized_svd",
     "sketch",
+    "sketch_project",
     "trace",
 ]
