@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, BreakdownError, ConvergenceWarning, InputError
 from xpsolve.backends.operators import LinearOperator
-from xpsolve.backends.transfer import to_host
+from xpsolve.backends.transfer import count_transfers, to_host
 from xpsolve.solvers.linear.sketching import lstsq_sketched, sketch
 from xpsolve.solvers.result import Status
 
@@ -204,6 +204,22 @@ def test_the_loop_is_the_shared_one() -> None:
     assert set(seen) == {40}
     with pytest.warns(ConvergenceWarning):
         assert not lstsq_sketched(A, b, rng=1, method="solve", rtol=1e-10).converged
+
+
+def test_few_transfers() -> None:
+    A, b, _ = hardls(4000, 50, 1e4, 0.1, 14)
+    for method in ("fossils", "precondition", "iterative"):
+        with count_transfers() as transfers:
+            result = lstsq_sketched(A, b, rng=1, method=method, check_every=10)
+        assert transfers.n <= 2 * (result.n_iter / 10) + 20
+
+
+def test_moderately_tall_matrices_are_still_sketched() -> None:
+    A, b, x = hardls(3000, 250, 1e3, 1e-3, 15)
+    for method in METHODS[:3]:
+        result = lstsq_sketched(A, b, rng=1, method=method)
+        assert 5 < result.n_iter < 90
+        np.testing.assert_allclose(result.x, x, atol=1e-9)
 
 
 def test_single_coefficients_need_a_dense_sketch() -> None:

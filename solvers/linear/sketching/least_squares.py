@@ -70,7 +70,8 @@ def lstsq_sketched(
         ``d = eps^-2 n log^3(m)`` rows; a sparse kind can put one outlier of the residual on one coefficient.
     d : int, optional
         Rows of the sketch, more than ``n``. Default ``12 n + 256`` for sparse kinds, two thirds of it for
-        ``"precondition"``, and a third for dense kinds. Where ``d >= m`` the factor of ``A`` itself is used.
+        ``"precondition"``, a third for dense kinds; at most ``m / 2`` where that leaves ``4 n + 256``. Where ``d >= m``
+        the factor of ``A`` itself is used.
     damp : float
         Tikhonov regularisation.
     rtol : float, optional
@@ -135,7 +136,7 @@ def lstsq_sketched(
     if m <= n or n == 0:
         raise InputError(f"A has shape {operator.shape}, expected more rows than columns; pass A with n < m")
     damp = check_scalar(damp, "damp", non_negative=True)
-    rows = _default_rows(method, kind, n) if d is None else check_count(d, "d")
+    rows = _default_rows(method, kind, m, n) if d is None else check_count(d, "d")
     if rows <= n:
         raise InputError(f"d is {rows}, expected more rows than the {n} columns of A")
     eps = finfo_eps(b.dtype, xp)
@@ -170,12 +171,16 @@ def lstsq_sketched(
     return result
 
 
-def _default_rows(method: str, kind: str, n: int) -> int:
-    """Enough rows for a rate near 0.3 (0.4 where cheaper steps are less dear than a larger factor)."""
+def _default_rows(method: str, kind: str, m: int, n: int) -> int:
+    """Enough rows for a rate near 0.3 (0.35 where cheaper steps are less dear than a larger factor)."""
     rows = 12 * n + 256
     if kind in {"gaussian", "srht"}:
-        return rows // 3
-    return rows * 2 // 3 if method == "precondition" else rows
+        rows //= 3
+    elif method == "precondition":
+        rows = rows * 2 // 3
+    # Of a matrix not much longer than that half the rows still make a good preconditioner.
+    half = m // 2
+    return min(rows, half) if half >= 4 * n + 256 else rows
 
 
 def _sketched(

@@ -49,10 +49,8 @@ class SketchAndPrecondition(Refinement):
         return self.lsqr.step(inner)
 
     def estimate(self, at: Point, inner: Any) -> Array:
-        """A bound: LSQR knows the norm of the gradient, not its direction."""
-        xp = self.xp
-        reach = xp.sqrt(at.x_norm**2 + (at.r_norm / self.factor.sigma[0]) ** 2)
-        return xp.max(inner.arnorm / xp.where(reach > 0, reach, 1.0)) / self.factor.scale
+        """The gradient of LSQR's residual is a multiple of the next ``v``."""
+        return self.worst(inner.arnorm * inner.v, at.x_norm, inner.rnorm)
 
     def correction(self, inner: Any) -> Array:
         """``R^{-1} z``."""
