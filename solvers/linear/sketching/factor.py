@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from ....backends.errors import BreakdownError
 from ....backends.linalg import solve_triangular
-from ....backends.namespace import Array, Namespace, finfo_eps, is_cupy, is_numpy, is_torch
+from ....backends.namespace import Array, Namespace, device, finfo_eps, is_cupy, is_numpy, is_torch
 from ....backends.transfer import host_float
 
 
@@ -26,7 +27,7 @@ class SketchedFactor:
     scale : array ()
         ``||R||_F``, an estimate of ``||A||_F``.
     distortion : float
-        ``sqrt(n/d)``; zero where the factor is that of ``A`` itself.
+        Bound on how far the singular values of ``S Q`` are from one; zero where the factor is that of ``A`` itself.
     xp : namespace
         Of all arrays.
     """
@@ -81,14 +82,18 @@ def factorize(SA: Array, Sb: Array, distortion: float, *, single: bool, xp: Name
     triangle = _upper_factor(xp.concat([SA, Sb], axis=1), xp)
     R, rotated = triangle[:n, :n], triangle[:n, n:]
     U, sigma, _ = xp.linalg.svd(R, full_matrices=False)
-    lengths = column_norms(R, xp)
     # Condition of the columns at equal length: what a user's units do to it is no loss of rank.
-    scaled = xp.linalg.svdvals(R / xp.where(lengths > 0, lengths, 1.0))
-    smallest, largest = host_float(scaled[-1]), host_float(scaled[0])
-    if not smallest > 2 * n * finfo_eps(R.dtype, xp) * largest:
+    lengths = column_norms(R, xp)
+    scaled = R / xp.where(lengths > 0, lengths, 1.0)
+    try:
+        inverse = solve_triangular(scaled, xp.eye(n, dtype=R.dtype, device=device(R)), lower=False, xp=xp)
+        condition = host_float(xp.linalg.vector_norm(inverse))
+    except BreakdownError:  # a zero on the diagonal, where the library looks
+        condition = math.inf
+    if not condition * n * finfo_eps(R.dtype, xp) < 0.5:
         raise BreakdownError(
-            f"the sketched A is rank deficient in this precision (its columns, scaled to unit norm, have condition above "
-            f"{largest / max(smallest, 1e-300):.1e}): drop dependent columns of A or pass damp > 0; if A has full rank, "
+            f"the sketched A is rank deficient in this precision (its columns, scaled to unit norm, have condition "
+            f"{condition:.1e}): drop dependent columns of A or pass damp > 0; if A has full rank, "
             "raise d or take a safer sketch"
         )
     x0 = solve_triangular(R, rotated, lower=False, xp=xp)

@@ -70,7 +70,7 @@ def lstsq_sketched(
         ``d = eps^-2 n log^3(m)`` rows; a sparse kind can put one outlier of the residual on one coefficient.
     d : int, optional
         Rows of the sketch, more than ``n``. Default ``12 n + 256`` for sparse kinds, two thirds of it for
-        ``"precondition"``, a third for dense kinds; at most ``m / 2`` where that leaves ``4 n + 256``. Where ``d >= m``
+        ``"precondition"``, half for dense kinds; at most ``m / 2`` where that leaves ``4 n + 256``. Where ``d >= m``
         the factor of ``A`` itself is used.
     damp : float
         Tikhonov regularisation.
@@ -144,11 +144,13 @@ def lstsq_sketched(
         rtol = {"iterative": 50.0 * eps, "solve": math.inf}.get(method, eps)
     else:
         rtol = check_scalar(rtol, "rtol", non_negative=True)
-    factor = _sketched(A if is_array(A) else None, operator, b, kind, rows, damp, rng, xp)
+    dense = A if is_array(A) and A.dtype == b.dtype else None
+    factor = _sketched(dense, operator, b, kind, rows, damp, rng, xp)
     if damp > 0:
         zeros = xp.zeros((n, *b.shape[1:]), dtype=b.dtype, device=device(b))
+        dense = None
         operator, b = _damped(operator, damp, xp), xp.concat([b, zeros], axis=0)
-    run = METHODS[method](operator, b, factor, xp)
+    run = METHODS[method](operator, b, factor, xp, dense)
     rate = max(factor.distortion, 0.1)
     limit = 20 + 4 * math.ceil(math.log(eps) / math.log(rate)) if maxiter is None else maxiter
     options = LoopOptions(
@@ -171,11 +173,16 @@ def lstsq_sketched(
     return result
 
 
+def _distortion(d: int, n: int) -> float:
+    """``sqrt(n/d)`` and two standard deviations: the heavy ball diverges if the singular values reach much further."""
+    return min((math.sqrt(n) + 2.0) / math.sqrt(d), 0.95)
+
+
 def _default_rows(method: str, kind: str, m: int, n: int) -> int:
     """Enough rows for a rate near 0.3 (0.35 where cheaper steps are less dear than a larger factor)."""
     rows = 12 * n + 256
     if kind in {"gaussian", "srht"}:
-        rows //= 3
+        rows //= 2
     elif method == "precondition":
         rows = rows * 2 // 3
     # Of a matrix not much longer than that half the rows still make a good preconditioner.
@@ -193,7 +200,7 @@ def _sketched(
         SA, Sb, distortion = _columns_through(None, A, operator, b, xp), columns, 0.0
     else:
         S = random_sketch(kind, d, m, like=b, rng=rng)
-        SA, Sb, distortion = _columns_through(S, A, operator, b, xp), S @ columns, math.sqrt(n / d)
+        SA, Sb, distortion = _columns_through(S, A, operator, b, xp), S @ columns, _distortion(d, n)
     if damp > 0:
         SA = xp.concat([SA, damp * xp.eye(n, dtype=b.dtype, device=device(b))], axis=0)
         Sb = xp.concat([Sb, xp.zeros((n, columns.shape[1]), dtype=b.dtype, device=device(b))], axis=0)
@@ -205,7 +212,6 @@ def _columns_through(
 ) -> Array:
     """``S A`` as a dense array; an operator is formed a few columns at a time."""
     if A is not None:
-        A = A if A.dtype == b.dtype else xp.astype(A, b.dtype)
         return A if S is None else S @ A
     n = operator.shape[1]
     parts = []

@@ -1,8 +1,9 @@
 """Heavy-ball iterations on the sketched normal equations: FOSSILS, and iterative sketching with momentum.
 
-With singular values of ``A R^{-1}`` in ``1/(1 + eta) .. 1/(1 - eta)``, ``eta = sqrt(n/d)``, the step ``(1 - eta^2)^2`` and the
-momentum ``eta^2`` shrink the error by ``eta`` a step (Epperly 2024). FOSSILS runs them on ``R^{-H} A^H A R^{-1} z = R^{-H} A^H r``
-for a correction of ``x`` and starts again from the recomputed residual (Epperly, Meier, Nakatsukasa 2024).
+With singular values of ``A R^{-1}`` in ``1/(1 + eta) .. 1/(1 - eta)``, ``eta`` a little above ``sqrt(n/d)``, the step
+``(1 - eta^2)^2`` and the momentum ``eta^2`` shrink the error by ``eta`` a step (Epperly 2024). FOSSILS runs them on
+``R^{-H} A^H A R^{-1} z = R^{-H} A^H r`` for a correction of ``x`` and starts again from the recomputed residual (Epperly, Meier,
+Nakatsukasa 2024).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Fossils(Refinement):
         z = inner.z + (1 - eta**2) ** 2 * inner.g + eta**2 * (inner.z - inner.z_old)
         dx = self.factor.solve(z)
         self.matvecs += 2 * self.columns
-        g = at.g - self.factor.adjoint_solve(self.AH @ (self.A @ dx))
+        # Not A^H (r - A dx): its rounding would be that of the whole residual.
+        g = at.g - self.factor.adjoint_solve(self.pair(dx, None, None)[1])
         return Ball(z, inner.z, dx, g, column_norms(at.x + dx, self.xp))
 
     def estimate(self, at: Point, inner: Ball) -> Array:

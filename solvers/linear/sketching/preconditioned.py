@@ -19,11 +19,29 @@ from .factor import SketchedFactor
 from .refinement import Pass, Point, Refinement
 
 
+class _OneSweepLsqr(_Lsqr):
+    """LSQR whose two products share a sweep over the matrix."""
+
+    def __init__(self, system: System, limits: Limits, owner: Refinement) -> None:
+        super().__init__(system, limits)
+        self.pair, self.factor = owner.pair, owner.factor
+
+    def bidiagonalise(self, u: Array, v: Array, alpha: Array) -> tuple[Array, Array, Array, Array]:
+        """As in the base class, ``u`` being scaled after both products."""
+        u, gradient = self.pair(self.factor.solve(v), alpha, u)
+        u, beta = self.normalised(u)
+        gradient = self.factor.adjoint_solve(gradient) / self.xp.where(beta > 0, beta, 1.0)
+        v, alpha = self.normalised(gradient - beta * v)
+        return u, v, alpha, beta
+
+
 class SketchAndPrecondition(Refinement):
     """Passes of LSQR for ``min ||r - A R^{-1} z||``, all columns in step."""
 
-    def __init__(self, A: LinearOperator, b: Array, factor: SketchedFactor, xp: Namespace) -> None:
-        super().__init__(A, b, factor, xp)
+    def __init__(
+        self, A: LinearOperator, b: Array, factor: SketchedFactor, xp: Namespace, dense: Array | None = None
+    ) -> None:
+        super().__init__(A, b, factor, xp, dense)
         n = A.shape[1]
         inverse = LinearOperator(
             (n, n),
@@ -36,7 +54,7 @@ class SketchAndPrecondition(Refinement):
         )
         system = System(A, inverse, b, factor.x0, b, 1.0, factor.scale, xp)
         # The tests of Paige and Saunders are not asked: the backward error decides.
-        self.lsqr = _Lsqr(system, Limits(0.0, 0.0, float("inf")))
+        self.lsqr = _OneSweepLsqr(system, Limits(0.0, 0.0, float("inf")), self)
 
     def begin(self, at: Point) -> Any:
         """A bidiagonalisation from the residual; the correction starts at zero."""

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ....backends.namespace import Array, Namespace, finfo_eps
 from ....backends.operators import LinearOperator
-from ....backends.transfer import host_float
+from ....backends.transfer import host_bool, host_float
 from .factor import SketchedFactor, column_norms
+from .products import residual_and_gradient
 
 # Passes aim below the tolerance by this factor, as the recomputed residual has rounding of its own: about one more step.
 _MARGIN = 4.0
@@ -48,7 +49,10 @@ class Pass(NamedTuple):
 class Refinement:
     """Passes of a method that brings `begin`, `advance`, `estimate` and `correction`."""
 
-    def __init__(self, A: LinearOperator, b: Array, factor: SketchedFactor, xp: Namespace) -> None:
+    def __init__(
+        self, A: LinearOperator, b: Array, factor: SketchedFactor, xp: Namespace, dense: Array | None = None
+    ) -> None:
+        self.pair = residual_and_gradient(A, dense, xp)
         self.A, self.AH, self.b, self.factor, self.xp = A, A.H, b, factor, xp
         self.columns = 1 if b.ndim == 1 else b.shape[1]
         self.matvecs = 0
@@ -103,11 +107,14 @@ class Refinement:
         return _MARGIN * estimate if state.steps < self.longest else 0.0 * estimate
 
     def verify(self, state: Any) -> tuple[Any, float]:
-        """Apply the correction and begin a pass from the true residual; a correction that made it worse is dropped."""
+        """Apply the correction and begin a pass from the true residual; a correction that made it worse is dropped.
+
+        The gradient says which is worse: a start far off has a small backward error for being long, not for being near.
+        """
         if state.steps == 0:
             return state, host_float(state.at.error)
-        at, new = state.at, self.look(state.at.x + self.correction(state.inner))
-        before, after = host_float(at.error), host_float(new.error)
-        if after <= before:
-            at, before = new, after
-        return Pass(at, self.begin(at), 0), before
+        xp, at, new = self.xp, state.at, self.look(state.at.x + self.correction(state.inner))
+        shorter = xp.max(column_norms(new.g, xp)) <= xp.max(column_norms(at.g, xp))
+        if host_bool(shorter | (new.error <= at.error)):
+            at = new
+        return Pass(at, self.begin(at), 0), host_float(at.error)
