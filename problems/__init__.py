@@ -2,15 +2,38 @@
 
 from .graphs import HarmonicProblem, harmonic_labels
 from .kde import gaussian_mixture
+from .krylov_cases import KrylovCase, krylov_cases
 from .linear import poisson2d, spd_with_condition
 from .ot import circulant, uniform_clouds
+from .sequences import (
+    LinearSequence,
+    convection_diffusion_sequence,
+    darcy_sequence,
+    gaussian_random_field,
+    helmholtz_sequence,
+    poisson_sequence,
+    published_darcy_sequence,
+    thermal_sequence,
+    two_parameter_darcy_sequence,
+)
 
 __all__ = [
     "HarmonicProblem",
+    "KrylovCase",
+    "LinearSequence",
     "circulant",
+    "convection_diffusion_sequence",
+    "darcy_sequence",
     "gaussian_mixture",
+    "gaussian_random_field",
     "harmonic_labels",
+    "helmholtz_sequence",
+    "krylov_cases",
     "poisson2d",
+    "poisson_sequence",
+    "published_darcy_sequence",
     "spd_with_condition",
+    "thermal_sequence",
+    "two_parameter_darcy_sequence",
     "uniform_clouds",
 ]

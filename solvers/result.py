@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -16,7 +16,10 @@ class Status(enum.Enum):
 
     CONVERGED = "tolerance reached"
     MAX_ITER = "iteration limit reached; raise maxiter, loosen the tolerance, or precondition"
-    STAGNATED = "no further progress is possible in this precision; use float64 or loosen the tolerance"
+    STAGNATED = (
+        "no further progress: the precision is exhausted (use float64 or loosen the tolerance), or a restarted method is "
+        "stuck (raise restart or precondition)"
+    )
     INDEFINITE = (
         "negative or zero curvature: the operator (or the preconditioner) is not positive definite; "
         "minres solves symmetric indefinite systems"
@@ -97,9 +100,24 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LinearResult(Result):
-    """Solution ``x`` of a linear system, shaped like the right-hand side."""
+    """Solution ``x`` of a linear system, shaped like the right-hand side.
+
+    It unpacks as SciPy's solvers return: ``x, info = cg(A, b)``.
+
+    Attributes
+    ----------
+    x : array
+        The solution, or the last good iterate.
+    method, why : str
+        Of `solve`: the solver that was chosen, and the reason.
+    """
 
     x: Array
+    method: str = ""
+    why: str = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_scipy())
 
     def to_scipy(self) -> tuple[Any, int]:
         """The pair ``(x, info)`` of SciPy: 0 converged, ``n_iter`` if a limit was met, -1 for a breakdown."""

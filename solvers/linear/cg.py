@@ -133,6 +133,7 @@ class _Single(_Method):
         q = self.A @ p
         self.matvecs += 1
         curvature = p @ q
+        curvature = self.xp.where(curvature == 0, -1.0, curvature)
         alpha = rz / curvature
         x = x + alpha * p
         r = r - alpha * q
@@ -168,9 +169,9 @@ class _Columns(_Method):
         rz_new = rr if self.M is None else self.system.real_dot(r, z)
         beta = xp.where(good, rz_new / xp.where(rz > 0, rz, 1.0), 0.0)
         p = xp.where(active, z + beta * p, p)
-        # Keep the worst curvature of the columns still running: an indefinite one must not be forgotten between looks.
-        bad = xp.where(active, xp.minimum(curvature, rz_new), 1.0)
-        return _State(x, r, p, rz_new, rr, xp.minimum(worst, bad))
+        # A column that met no positive curvature must not be forgotten between looks.
+        bad = active & ((curvature <= 0) | (rz_new < 0))
+        return _State(x, r, p, rz_new, rr, xp.where(bad, -1.0, worst))
 
     def error(self, state: _State) -> Array:
         return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))

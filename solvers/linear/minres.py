@@ -83,7 +83,7 @@ def minres(
     [1.0, -1.0, 1.0]
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
-    method = _Minres(system)
+    method = Minres(system)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit,
@@ -114,7 +114,9 @@ class _State(NamedTuple):
     alive: Array
 
 
-class _Minres:
+class Minres:
+    """The recurrence, as the loop runs it."""
+
     def __init__(self, system: System) -> None:
         self.system, self.matvecs = system, 0
         self.lost = 10.0 * finfo_eps(system.b.dtype, system.xp)
@@ -153,7 +155,7 @@ class _Minres:
         a1 = xp.sqrt(a0 * a0 + gamma_new * gamma_new)
         # A pivot lost in rounding: the space is exhausted, and a step along it would follow the null space of A for ever.
         size = xp.maximum(size, a1)
-        regular = a1 > self.lost * size
+        regular = ~(a1 <= self.lost * size)  # NaN goes on, to be seen
         alive = alive & regular
         safe = xp.where(regular, a1, 1.0)
         c, s = xp.where(regular, a0 / safe, 0.0), xp.where(regular, gamma_new / safe, 1.0)

@@ -30,6 +30,8 @@ class System:
         The largest bound of a column; what a weighted norm is tested against.
     weights : array () or (k,)
         Factors that make the tolerance of every column the largest one.
+    host_weights : tuple of float
+        The same on the host, one for each column.
     xp : namespace
         Of all arrays.
     asymmetric : bool
@@ -44,6 +46,7 @@ class System:
     tolerance: float
     weights: Array
     xp: Namespace
+    host_weights: tuple[float, ...] = (1.0,)
     asymmetric: bool = False
 
     @property
@@ -106,8 +109,8 @@ def prepare(A: Any, b: Array, *, x0: Array | None, rtol: float, atol: float, M: 
         largest = xp.max(bounds)
         facts = [largest, *(asymmetry(op, b, xp) for op in probed)]
     facts += [xp.astype(fact, norms.dtype) for _, fact in pending]
-    host = [float(fact) for fact in to_host(xp.stack(facts))]
-    for (name, _), finite in zip(pending, host[1 + len(probed) :], strict=True):
+    host = [float(fact) for fact in to_host(xp.concat([xp.stack(facts), xp.reshape(bounds, (-1,))]))]
+    for (name, _), finite in zip(pending, host[1 + len(probed) :], strict=False):
         if not finite:
             raise InputError(f"{name} contains NaN or infinite values")
     asymmetric = any(value > 1 for value in host[1 : 1 + len(probed)])
@@ -115,7 +118,8 @@ def prepare(A: Any, b: Array, *, x0: Array | None, rtol: float, atol: float, M: 
     x = xp.zeros_like(b) if x0 is None else xp.where(norms > 0, x0, xp.zeros_like(b))
     weights = xp.where(bounds > 0, largest / xp.where(bounds > 0, bounds, 1.0), 1.0)
     r = b if x0 is None else b - operator @ x
-    return System(operator, inverse, b, x, r, host[0], weights, xp, asymmetric)
+    host_weights = tuple(host[0] / bound if bound > 0 else 1.0 for bound in host[len(facts) :])
+    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, asymmetric)
 
 
 def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:

@@ -1,0 +1,141 @@
+"""BiCGStab: short recurrences for systems that are not symmetric (van der Vorst 1992).
+
+Four inner products and two products with ``A`` an iteration, and no long basis; the residual may rise on the way. Where the
+recurrence breaks down it is begun again from the residual at hand; a run that does not converge returns its best iterate.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ...backends.namespace import Array, finfo_eps
+from ...backends.transfer import host_float
+from ..iterate import Callback, warn_unless_converged
+from ..result import LinearResult
+from .system import System, prepare, run
+
+
+def bicgstab(
+    A: Any,
+    b: Array,
+    *,
+    x0: Array | None = None,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: Any = None,
+    callback: Callback | None = None,
+    check_every: int | None = None,
+    progress: bool = False,
+    time_limit: float | None = None,
+) -> LinearResult:
+    """Solve ``A x = b`` for any square ``A`` with a handful of vectors.
+
+    Parameters
+    ----------
+    A, b, x0, rtol, atol, maxiter, callback, check_every, progress, time_limit
+        As of `gmres`; an iteration has two products with ``A``.
+    M : like A, optional
+        Approximation of the inverse of ``A``, applied on the right.
+
+    Returns
+    -------
+    LinearResult
+        As of `cg`; without convergence the best iterate that was looked at.
+
+    Raises
+    ------
+    BackendError, InputError
+        Bad dtype, library, shape or value; the message names the argument.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The tolerance was not reached.
+
+    References
+    ----------
+    H. A. van der Vorst, Bi-CGSTAB: a fast and smoothly converging variant of Bi-CG, 1992.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.linear import bicgstab
+    >>> A = np.asarray([[4.0, 1.0], [-1.0, 2.0]])
+    >>> bicgstab(A, np.asarray([5.0, 1.0]), rtol=1e-10).x.round(6).tolist()
+    [1.0, 1.0]
+    """
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
+    result = run(
+        _BiCGStab(system), system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
+        time_limit=time_limit,
+    )  # fmt: skip
+    warn_unless_converged(result, "bicgstab")
+    return result
+
+
+class _State(NamedTuple):
+    """``x``, its carried residual ``r`` with norm ``rnorm``, the shadow ``rt``, direction ``p``, ``v = A M p``, and the scalars
+    of the last iteration; ``rho`` of zero says that the recurrence begins here."""
+
+    x: Array
+    r: Array
+    rt: Array
+    p: Array
+    v: Array
+    rho: Array
+    alpha: Array
+    omega: Array
+    rnorm: Array
+
+
+class _BiCGStab:
+    keep_best = True
+
+    def __init__(self, system: System) -> None:
+        self.system, self.matvecs = system, 0
+        self.tiny = finfo_eps(system.b.dtype, system.xp)
+
+    def start(self, x: Array, r: Array) -> _State:
+        zero, rnorm = self.system.xp.zeros_like(r), self.system.norm(r)
+        nil = self.system.xp.zeros_like(self.system.dot(r, r))
+        return _State(x, r, r, zero, zero, nil, nil, nil, rnorm)
+
+    def step(self, state: _State) -> _State:
+        system, xp = self.system, self.system.xp
+        x, r, rt, p, v, rho_old, alpha_old, omega_old, rnorm = state
+        dot, active = system.dot, system.active(rnorm)
+        rho = dot(rt, r)
+        # A shadow that no longer sees the residual, or a first step: begin again with the residual as its own shadow.
+        lost = (xp.abs(rho) <= self.tiny * system.norm(rt) * rnorm) | (rho_old * omega_old == 0)
+        rt = xp.where(lost, r, rt)
+        rho = xp.where(lost, xp.astype(rnorm**2, rho.dtype), rho)
+        bottom = xp.where(lost, 1.0, rho_old * omega_old)
+        beta = xp.where(lost, 0.0, rho * alpha_old / bottom)
+        p = r + beta * (p - omega_old * v)
+        ph = system.precondition(p)
+        v = system.A @ ph
+        seen = dot(rt, v)
+        usable = active & (xp.abs(seen) > 0)
+        alpha = xp.where(usable, rho / xp.where(usable, seen, 1.0), 0.0)
+        s = r - alpha * v
+        sh = system.precondition(s)
+        t = system.A @ sh
+        self.matvecs += 2 * system.columns
+        tt = system.real_dot(t, t)
+        stable = active & (tt > 0)
+        omega = xp.where(stable, dot(t, s) / xp.where(stable, tt, 1.0), 0.0)
+        x = x + alpha * ph + omega * sh
+        r = s - omega * t
+        rnorm = system.norm(r)
+        # A step that could not be taken leaves rho at zero: the next one begins again.
+        return _State(x, r, rt, p, v, xp.where(usable, rho, 0.0), alpha, omega, rnorm)
+
+    def error(self, state: _State) -> Array:
+        return self.system.worst(state.rnorm)
+
+    def verify(self, state: _State) -> tuple[_State, float]:
+        """Recompute ``b - A x`` and begin from it."""
+        self.matvecs += self.system.columns
+        fresh = self.start(state.x, self.system.true_residual(state.x))
+        return fresh, host_float(self.system.worst(fresh.rnorm))

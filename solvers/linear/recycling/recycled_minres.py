@@ -1,0 +1,232 @@
+"""MINRES with a recycled space, for sequences of Hermitian systems that need not be definite.
+
+Wang, de Sturler and Paulino (2007): the Lanczos recurrence runs on ``(I - C C^H) A`` for the kept ``A U = C``, so it stays short.
+After a solve the space is renewed by the harmonic Ritz vectors of ``U`` and the first Lanczos vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ....backends.errors import InputError
+from ....backends.namespace import Array
+from ....backends.operators import LinearOperator
+from ....backends.transfer import host_float, to_host
+from ....backends.validation import check_count
+from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from ...result import Status
+from ..minres import Minres
+from ..system import System, prepare
+from .space import (
+    RecycleSpace,
+    RecyclingResult,
+    check_space,
+    gram,
+    harmonic_ritz,
+    images,
+    images_still_hold,
+    orthonormal_images,
+    rows_times,
+    select,
+)
+
+
+def recycled_minres(
+    A: Any,
+    b: Array,
+    *,
+    recycle: RecycleSpace | None = None,
+    k: int = 20,
+    ell: int = 60,
+    x0: Array | None = None,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    callback: Callback | None = None,
+    check_every: int | None = None,
+    progress: bool = False,
+    time_limit: float | None = None,
+) -> RecyclingResult:
+    """Solve ``A x = b`` for a Hermitian ``A``, definite or not, recycling a space from earlier solves.
+
+    Parameters
+    ----------
+    A, x0, rtol, atol, maxiter, callback, check_every, progress, time_limit
+        As of `minres`.
+    b : array (n,)
+        One right-hand side.
+    recycle : RecycleSpace, optional
+        The ``recycle`` of an earlier result.
+    k : int
+        Directions kept from one system to the next; their images cost ``k`` products when the operator has changed.
+    ell : int
+        First Lanczos vectors of a solve from which they are renewed.
+
+    Returns
+    -------
+    RecyclingResult
+        As of `minres`, with ``recycle`` for the next system. ``evaluations["matvec"]`` includes the products of the images.
+
+    Raises
+    ------
+    BackendError, InputError
+        Bad dtype, library, shape or value; the message names the argument.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The tolerance was not reached; the result holds the last good iterate and a status with advice.
+
+    References
+    ----------
+    S. Wang, E. de Sturler, G. H. Paulino, Large-scale topology optimization using preconditioned Krylov subspace methods with
+    recycling, 2007.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.linear import recycled_minres
+    >>> A = np.diag(np.linspace(-100.0, 1000.0, 200))
+    >>> first = recycled_minres(A, np.ones(200), rtol=1e-8)
+    >>> second = recycled_minres(A, np.cos(np.arange(200.0)), recycle=first.recycle, rtol=1e-8)
+    >>> second.n_iter < first.n_iter
+    True
+    """
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=None, hermitian=True)
+    if b.ndim != 1:
+        raise InputError(f"b has shape {tuple(b.shape)}, expected (n,)")
+    check_space(recycle, b)
+    limits = LoopOptions(
+        maxiter=10 * b.shape[0] if maxiter is None else maxiter, callback=callback, check_every=check_every,
+        progress=progress, time_limit=time_limit,
+    )  # fmt: skip
+    method = _RecycledMinres(system, check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0))
+    if recycle is not None and recycle.k and method.k and not system.asymmetric:
+        method.adopt(recycle, A)
+
+    def finish(outcome: Outcome[Any]) -> RecyclingResult:
+        space = method.learn()
+        baseline = outcome.n_iter if recycle is None else recycle.baseline
+        memory = None if space is None else RecycleSpace(*space, A, baseline)
+        return RecyclingResult(
+            x=outcome.state.x, recycle=memory, evaluations={"matvec": method.matvecs}, **outcome.fields()
+        )
+
+    start = method.start(system.x, system.r)
+    if system.asymmetric:
+        norm = host_float(system.norm(system.r))
+        result = finish(Outcome(start, Status.NOT_SYMMETRIC, 0, norm, system.tolerance, (norm,)))
+    else:
+        result = finish(iterate(method, start, tolerance=system.tolerance, options=limits, on_device=b, finish=finish))
+    warn_unless_converged(result, "recycled_minres")
+    return result
+
+
+class _State(NamedTuple):
+    """The state of MINRES on the projected system, whose ``x`` lacks what the kept directions bring."""
+
+    method: _RecycledMinres
+    inner: Any
+
+    @property
+    def x(self) -> Array:
+        """The iterate."""
+        return self.method.completed(self.inner.x)
+
+
+class _RecycledMinres:
+    def __init__(self, system: System, k: int, ell: int) -> None:
+        self.system, self.xp, self.k, self.ell, self.extra = system, system.xp, k, ell, 0
+        self.space: tuple[Array, Array] | None = None
+        self.vectors: list[Array] = []
+        self.images: list[Array] = []
+        n = system.b.shape[0]
+        projected = LinearOperator((n, n), self.project, dtype=system.b.dtype, name="(I - C C^H) A")
+        self.minres = Minres(
+            System(projected, None, system.b, system.x, system.r, system.tolerance, system.weights, system.xp)
+        )
+
+    @property
+    def matvecs(self) -> int:
+        """Products with ``A``."""
+        return self.minres.matvecs + self.extra
+
+    def conj(self, rows: Array) -> Array:
+        return self.xp.conj(rows) if self.xp.isdtype(rows.dtype, "complex floating") else rows
+
+    def adopt(self, recycle: RecycleSpace, A: Any) -> None:
+        """Take the kept space with orthonormal images under the present operator."""
+        image = recycle.C
+        known = False
+        if recycle.operator is A:
+            self.extra += 1
+            known = images_still_hold(self.system.A, recycle, self.xp)
+        if not known:
+            image = images(self.system.A, recycle.U, self.xp)
+            self.extra += recycle.k
+        self.space = orthonormal_images(recycle.U, image, self.xp)
+
+    def project(self, v: Array) -> Array:
+        """``(I - C C^H) A v``, with the projection done twice; the first vectors and images are recorded."""
+        w = image = self.system.A @ v
+        if self.space is not None:
+            C = self.space[1]
+            for _ in range(2):
+                w = w - self.xp.matmul(self.xp.matmul(self.conj(C), w), C)
+        if len(self.vectors) < self.ell:
+            self.vectors.append(v)
+            self.images.append(image)
+        return w
+
+    def completed(self, x: Array) -> Array:
+        """``x`` and the part of the solution along the kept directions."""
+        if self.space is None:
+            return x
+        U, C = self.space
+        self.extra += 1
+        r = self.system.b - self.system.A @ x
+        return x + self.xp.matmul(self.xp.matmul(self.conj(C), r), U)
+
+    def start(self, x: Array, r: Array) -> _State:
+        if self.space is not None:
+            U, C = self.space
+            c = self.xp.matmul(self.conj(C), r)
+            x, r = x + self.xp.matmul(c, U), r - self.xp.matmul(c, C)
+        return _State(self, self.minres.start(x, r))
+
+    def step(self, state: _State) -> _State:
+        return _State(self, self.minres.step(state.inner))
+
+    def error(self, state: _State) -> Array:
+        return self.minres.error(state.inner)
+
+    def verify(self, state: _State) -> tuple[_State, float]:
+        """Recompute ``b - A x`` and start the recurrence from it."""
+        x = state.x
+        self.extra += 1
+        r = self.system.true_residual(x)
+        norm = host_float(self.system.norm(r))
+        fresh = self.start(x, r)
+        return (_State(self, fresh.inner._replace(x=x)) if norm <= self.system.tolerance else fresh), norm
+
+    def learn(self) -> tuple[Array, Array] | None:
+        """Harmonic Ritz vectors of the old space and the recorded Lanczos vectors."""
+        import numpy as np
+
+        xp = self.xp
+        if not self.vectors or not self.k:
+            return self.space
+        old = ([], []) if self.space is None else ([self.space[0]], [self.space[1]])
+        Z = xp.concat(old[0] + [row[None, :] for row in self.vectors], axis=0)
+        AZ = xp.concat(old[1] + [row[None, :] for row in self.images], axis=0)
+        size = xp.linalg.vector_norm(Z, axis=1)[:, None]
+        size = xp.where(size > 0, size, 1.0)
+        Z, AZ = Z / size, AZ / size
+        Q, R = xp.linalg.qr(AZ.T)
+        W, G = Q.T, to_host(R)
+        G = G.astype("complex128" if G.dtype.kind == "c" else "float64")
+        if not np.isfinite(G).all() or not np.abs(np.diag(G)).min() > 1e-14 * np.abs(np.diag(G)).max():
+            return self.space
+        P = harmonic_ritz(G, gram(W, Z, xp), min(self.k, G.shape[1]))
+        chosen = None if P is None else select(G, P)
+        return self.space if chosen is None else (rows_times(chosen[1], Z, xp), rows_times(chosen[0], W, xp))

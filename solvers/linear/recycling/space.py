@@ -1,0 +1,169 @@
+"""What a solve leaves for the next one: a few directions, and their images while the operator stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ....backends.errors import BackendError, InputError
+from ....backends.namespace import Array, Namespace, array_namespace, device
+from ....backends.operators import LinearOperator
+from ....backends.transfer import from_host, host_float, to_host
+from ...result import LinearResult
+
+# Directions of the images below this part of the largest are dropped.
+_RANK = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class RecycleSpace:
+    """An opaque memory of solved systems, to be passed on as ``recycle=``.
+
+    Attributes
+    ----------
+    U : array (k, n)
+        Directions in solution space, as rows.
+    C : array (k, n)
+        Their images ``A U``, orthonormal for `gcrodr` and `recycled_minres`.
+    operator : object
+        The operator of the images, as the caller gave it.
+    baseline : int
+        Steps of the sequence's first solve, which had nothing to recycle.
+    """
+
+    U: Array
+    C: Array
+    operator: Any
+    baseline: int
+
+    @property
+    def k(self) -> int:
+        """Directions kept."""
+        return int(self.U.shape[0])
+
+    def __repr__(self) -> str:
+        return f"RecycleSpace({self.k} directions of length {self.U.shape[1]}, {self.U.dtype})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RecyclingResult(LinearResult):
+    """A `LinearResult` with what the next solve may use.
+
+    Attributes
+    ----------
+    recycle : RecycleSpace or None
+        To be passed to the next call; None where nothing worth keeping was found.
+    """
+
+    recycle: RecycleSpace | None = None
+
+
+def check_space(recycle: RecycleSpace | None, b: Array) -> None:
+    """Refuse a memory of another size, library, device or dtype."""
+    if recycle is None:
+        return
+    if not isinstance(recycle, RecycleSpace):
+        raise BackendError(f"recycle is a {type(recycle).__name__}, expected the .recycle of an earlier result")
+    array_namespace(b=b, recycle=recycle.U)
+    if recycle.U.shape[1] != b.shape[0]:
+        raise InputError(f"recycle is for systems of order {recycle.U.shape[1]}, b has {b.shape[0]} entries")
+    if recycle.U.dtype != b.dtype:
+        raise BackendError(f"recycle has dtype {recycle.U.dtype}, b {b.dtype}; convert one of them")
+
+
+def rows_times(coefficients: Any, rows: Array, xp: Namespace) -> Array:
+    """Combinations (q, n) of the rows (p, n) with host coefficients (p, q)."""
+    small = from_host(coefficients, like=rows, xp=xp)
+    return xp.matmul(xp.astype(small, rows.dtype).T, rows)
+
+
+def gram(left: Array, right: Array, xp: Namespace) -> Any:
+    """``<left_i, right_j>`` of rows, on the host in double precision."""
+    conj = xp.conj(left) if xp.isdtype(left.dtype, "complex floating") else left
+    host = to_host(xp.matmul(conj, right.T))
+    return host.astype("complex128" if host.dtype.kind == "c" else "float64")
+
+
+def images(A: LinearOperator, U: Array, xp: Namespace) -> Array:
+    """``A`` applied to each row."""
+    return (A @ U.T).T
+
+
+def orthonormal_images(U: Array, AU: Array, xp: Namespace) -> tuple[Array, Array] | None:
+    """``U, C`` of the same spaces with ``A U = C`` and orthonormal ``C``; None where fewer than half of the rows are left."""
+    import numpy as np
+
+    # Columns can differ by orders of magnitude: what counts as dependent must not depend on that.
+    norms = xp.sqrt(
+        xp.sum(xp.real(AU) ** 2 + xp.imag(AU) ** 2 if xp.isdtype(AU.dtype, "complex floating") else AU * AU, axis=1)
+    )
+    scale = xp.where(norms > 0, norms, 1.0)[:, None]
+    U, AU = U / scale, AU / scale
+    Q, R = xp.linalg.qr(AU.T)
+    left, s, right = np.linalg.svd(
+        to_host(R).astype("complex128" if xp.isdtype(U.dtype, "complex floating") else "float64")
+    )
+    rank = (
+        int((s > max(_RANK, 10 * float(xp.finfo(U.dtype).eps)) * s[0]).sum()) if s.size and np.isfinite(s).all() else 0
+    )
+    if 2 * rank < s.size or rank == 0:
+        return None
+    C = rows_times(left[:, :rank], Q.T, xp)
+    return rows_times(right[:rank].conj().T / s[:rank], U, xp), C
+
+
+def harmonic_ritz(G: Any, F: Any, k: int) -> Any:
+    """Coefficients (p, k) of the harmonic Ritz vectors of smallest absolute value: ``A Z = W G``, ``F = W^H Z``, ``W`` orthonormal.
+
+    They solve ``G^H G y = theta G^H F y``; as ``1/theta`` are the eigenvalues of ``R^{-1} Q^H F`` with ``G = Q R``, the condition
+    of ``G`` is not squared. Of a real problem a complex pair gives two real vectors and is never split.
+    """
+    import numpy as np
+    import scipy.linalg as sl
+
+    Q, R = np.linalg.qr(G)
+    try:
+        values, vectors = np.linalg.eig(sl.solve_triangular(R, Q.conj().T @ F, check_finite=False))
+    except (np.linalg.LinAlgError, ValueError):
+        return None
+    if not (np.isfinite(values).all() and np.isfinite(vectors).all()):
+        return None
+    order = np.argsort(-np.abs(values), kind="stable")
+    if np.iscomplexobj(G) or not np.iscomplexobj(values):
+        return vectors[:, order[:k]]
+    columns: list[Any] = []
+    for index in order:
+        if len(columns) >= k:
+            break
+        value, vector = values[index], vectors[:, index]
+        if value.imag > 0:
+            columns += [vector.real, vector.imag]
+        elif value.imag == 0:
+            columns.append(vector.real)
+        # A negative imaginary part follows its partner with a positive one, and came with it.
+    return np.stack(columns, axis=1)
+
+
+def select(G: Any, P: Any) -> tuple[Any, Any] | None:
+    """From ``G P`` the orthonormal basis (for the images) and the coefficients (for the directions) that belong to it."""
+    import numpy as np
+    import scipy.linalg as sl
+
+    Q, R, pivots = sl.qr(G @ P, mode="economic", pivoting=True)
+    size = np.abs(np.diag(R))
+    rank = int((size > _RANK * size[0]).sum()) if size.size and np.isfinite(size).all() and size[0] > 0 else 0
+    if not rank:
+        return None
+    inverse = sl.solve_triangular(R[:rank, :rank], np.eye(rank, dtype=R.dtype), check_finite=False)
+    return Q[:, :rank], P[:, pivots[:rank]] @ inverse
+
+
+def images_still_hold(A: LinearOperator, space: RecycleSpace, xp: Namespace) -> bool:
+    """Whether ``A`` still maps a combination of the directions to that of the images: one product."""
+    weights = xp.cos(xp.arange(space.k, dtype=xp.float64, device=device(space.U)) + 1.0)
+    weights = xp.astype(weights, space.U.dtype)
+    image = A @ xp.matmul(weights, space.U)
+    kept = xp.matmul(weights, space.C)
+    difference = host_float(xp.linalg.vector_norm(image - kept))
+    size = host_float(xp.linalg.vector_norm(kept))
+    return difference <= 1e3 * float(xp.finfo(space.U.dtype).eps) ** 0.75 * size
