@@ -164,6 +164,8 @@ def test_bad_completions_are_refused() -> None:
         complete(M, np.arange(30).reshape(6, 5) < 17, 2)
     with pytest.raises(InputError, match="init"):
         complete(M, mask, 1, init="zeros")
+    with pytest.raises(BackendError, match="init is a float"):
+        complete(M, mask, 1, init=0.5)
     with pytest.raises(InputError, match="init has shape"):
         complete(M, mask, 1, init=np.ones((5, 1)))
 

@@ -157,6 +157,8 @@ def test_bad_projections_are_refused() -> None:
         sketch_project(A, b, x0=b)
     with pytest.raises(BackendError, match="accept"):
         sketch_project(A, b, accept=0.1)  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="callback"):
+        sketch_project(A, b, callback=3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="check_every"):
         sketch_project(A, b, check_every=0)
 

@@ -108,6 +108,8 @@ def test_bad_sketches_are_refused() -> None:
         sketch("srht", 20, 9, like=like)
     with pytest.raises(InputError, match="density"):
         sketch("fjlt", 2, 9, like=like, density=1.5)
+    with pytest.raises(InputError, match="zeta"):
+        sketch("sparse_sign", 2, 9, like=like, zeta=0)
     with pytest.raises(InputError, match="m must"):
         sketch("gaussian", 2, 0, like=like)
     with pytest.raises(BackendError, match="like"):
@@ -229,6 +231,9 @@ def test_traces_of_operators(method: str) -> None:
 def test_bad_low_rank_requests_are_refused() -> None:
     A = np.ones((6, 4))
     no_adjoint = LinearOperator((6, 4), A.__matmul__, dtype=A.dtype)
+    for refused in (A.tolist(), A.astype(object), "A"):
+        with pytest.raises(BackendError, match="A is a"):
+            randomized_svd(refused, 2)
     calls: list[tuple[Any, str]] = [
         (lambda: randomized_svd(A, 5), "k is 5"),
         (lambda: randomized_svd(no_adjoint, 2, like=A), "adjoint"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ....backends.errors import BackendError, InputError
-from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
+from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.random import Sampler
 from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
@@ -171,6 +171,8 @@ def _initial(init: str | Array, data: Array, k: int, draws: Sampler, xp: Namespa
         if check_choice(init, "init", ("svd", "random")) == "svd":
             return randomized_svd(data, k, power=4, rng=draws.generator).U
         start = draws.normal((data.shape[0], k))
+    elif not is_array(init):
+        raise BackendError(f"init is a {type(init).__name__}, expected 'svd', 'random' or an array")
     else:
         start = check_array(init, "init", xp, shape=(data.shape[0], k), dtype=data.dtype)
     return xp.linalg.qr(start, mode="reduced")[0]

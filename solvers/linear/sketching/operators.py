@@ -88,7 +88,9 @@ def sketch(
     ((8, 8), 8.0)
     """
     kind = check_choice(kind, "kind", KINDS)
-    d, m = check_count(d, "d"), check_count(m, "m")
+    d, m, zeta = check_count(d, "d"), check_count(m, "m"), check_count(zeta, "zeta")
+    if density is not None and not 0 < check_scalar(density, "density") <= 1:
+        raise InputError(f"density is {density}, expected a probability in (0, 1]")
     xp = array_namespace(like=like)
     check_array(like, "like", xp, allow_complex=True, allow_empty=True, finite=False)
     dtype = real_dtype(like.dtype, xp)
@@ -101,7 +103,7 @@ def sketch(
     elif kind == "fjlt":
         forward, adjoint = _fjlt(d, m, density, draws, like)
     else:
-        forward, adjoint = _sparse_sign(d, m, 1 if kind == "countsketch" else check_count(zeta, "zeta"), draws, like)
+        forward, adjoint = _sparse_sign(d, m, 1 if kind == "countsketch" else zeta, draws, like)
     forward, adjoint = _also_complex(forward, xp), _also_complex(adjoint, xp)
     return LinearOperator(
         (d, m), forward, matmat=forward, rmatvec=adjoint, rmatmat=adjoint, dtype=dtype, name=f"{kind} sketch"
@@ -147,9 +149,7 @@ def _fjlt(d: int, m: int, density: float | None, draws: Sampler, like: Array) ->
     import numpy as np
 
     length = _padded(m)
-    q = min(1.0, 2 * math.log(max(length, 2)) / length) if density is None else check_scalar(density, "density")
-    if not 0 < q <= 1:
-        raise InputError(f"density is {q}, expected a probability in (0, 1]")
+    q = min(1.0, 2 * math.log(max(length, 2)) / length) if density is None else float(density)
     signs = _signs(m, draws)
     entries = d * length
     places = np.sort(draws.generator.choice(entries, int(draws.generator.binomial(entries, q)), replace=False))

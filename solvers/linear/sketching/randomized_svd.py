@@ -164,6 +164,8 @@ def operator_like(A: Any, like: Array | None, name: str) -> tuple[LinearOperator
     if like is None:
         like = A if is_array(A) else getattr(A, "data", None)
         if like is None or not is_array(like):
+            if not callable(A) and not hasattr(A, "matvec"):
+                array_namespace(**{name: A})  # no array: refused by name, with the remedy
             raise InputError(f"{name} is a {type(A).__name__} whose library is unknown; pass like=, an array of it")
     xp = array_namespace(like=like)
     check_array(like, "like" if like is not A else name, xp, allow_complex=True, finite=False)

@@ -130,6 +130,7 @@ def sketch_project(
         raise InputError("A has no adjoint, which projections need; pass a LinearOperator with rmatvec")
     rtol, atol = check_scalar(rtol, "rtol", non_negative=True), check_scalar(atol, "atol", non_negative=True)
     check_callable(accept, "accept")
+    check_callable(callback, "callback")
     block = min(check_count(block, "block"), m)
     shape = (n, *b.shape[1:])
     start = xp.zeros(shape, dtype=b.dtype, device=device(b))
