@@ -60,10 +60,10 @@ def lstsq_sketched(
         Right-hand sides.
     method : {"fossils", "precondition", "iterative", "solve"}
         ``"fossils"``: refinement passes of a heavy-ball iteration; backward stable. ``"precondition"``: LSQR on
-        ``A R^{-1}``, started again from the recomputed residual while that gains; fewer steps where the residual is small
-        or ``d / n`` is. ``"iterative"``: heavy ball on ``x`` itself, only forward stable: beyond condition 1e10 it may stop
-        short of a small backward error, and says so. ``"solve"``: the sketched problem alone, whose residual is about
-        ``n / 2(d - n)`` above the smallest; it is not refined, and tested only if ``rtol`` is given.
+        ``A R^{-1}``, started again from the recomputed residual while that gains; needs no bound on the distortion of the
+        sketch. ``"iterative"``: heavy ball on ``x`` itself, only forward stable: with a residual that is not small it stops
+        short of a small backward error from condition 1e5 or so, and says so. ``"solve"``: the sketched problem alone, whose
+        residual is about ``n / 2(d - n)`` above the smallest; it is not refined, and tested only if ``rtol`` is given.
     sketch : str
         Kind of sketch, see `sketch`. With ``method="solve"`` only a dense kind (``"gaussian"``, ``"srht"``) bounds the
         error of *every* coefficient: ``||x' - x||_inf <= (eps / sqrt(n)) ||A x - b|| ||A^+||`` with
@@ -107,7 +107,8 @@ def lstsq_sketched(
     -----
     The estimate of Karlson and Walden, ``||(||x||^2 A^H A + ||r||^2 I)^{-1/2} A^H r||``, with the sketched factor in place
     of ``A``, is within a factor ``sqrt(2)`` times the distortion of the sketch of the true backward error. Each step shrinks
-    the error by about ``sqrt(n / d)`` whatever the condition of ``A``. On a CPU the crossover with dense LAPACK drivers lies
+    the error by about ``sqrt(n / d)`` whatever the condition of ``A``; columns need no scaling, as a QR factor does not
+    depend on it. On a CPU the crossover with dense LAPACK drivers lies
     near ``n = 200``.
 
     References
