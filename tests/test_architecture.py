@@ -141,6 +141,8 @@ def test_types_are_shipped() -> None:
         "xpsolve.backends.pairs",
         "xpsolve.backends.operators",
         "xpsolve.solvers.linear",
+        "xpsolve.solvers.linear.preconditioners",
+        "xpsolve.solvers.linear.sketching",
         "xpsolve.solvers.ot",
         "xpsolve.solvers.kde",
         "xpsolve.problems",
