@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-
 from xpsolve.solvers.linear.sketching import lstsq_sketched
 
 from .timing import interleaved

@@ -44,7 +44,7 @@ class LinearSequence:
     @property
     def same_matrix(self) -> bool:
         """Whether all systems share their matrix."""
-        return self.matrices.centre.ndim == 2
+        return bool(self.matrices.centre.ndim == 2)
 
     def matrix(self, index: int) -> FivePoint:
         """The matrix of one system."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,8 @@ def test_sparse_blocks_equal_dense_ones() -> None:
     expected = block_jacobi(A.toarray(), 5) @ np.eye(23)
     for matrix in (A, A.tocsc(), A.tocoo()):
         np.testing.assert_allclose(block_jacobi(matrix, 5) @ np.eye(23), expected, atol=1e-14)
-    with pytest.warns(UserWarning, match="Sparse CSR"):
+    with warnings.catch_warnings():  # torch says once a process that its CSR tensors are young
+        warnings.simplefilter("ignore")
         csr = torch.as_tensor(A.toarray()).to_sparse_csr()
     np.testing.assert_allclose(
         (block_jacobi(csr, 5) @ torch.eye(23, dtype=torch.float64)).numpy(), expected, atol=1e-14

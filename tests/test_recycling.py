@@ -334,9 +334,9 @@ def test_families_are_the_same_everywhere(xp: Any, make: Any, family: Any) -> No
         np.testing.assert_allclose(to_host(A @ make(V)), A0 @ V, rtol=1e-12, atol=1e-12)
         dense = here.matrix(i).to_scipy().toarray()
         np.testing.assert_allclose(to_host(A.diagonal()), np.diag(dense), rtol=1e-12)
-        if here.matrices.symmetric:
-            np.testing.assert_allclose(dense, dense.T, atol=1e-13)
-            A.check_adjoint(b)
+        A.check_adjoint(b)
+        np.testing.assert_allclose(here.matrix(i).T.to_scipy().toarray(), dense.T, atol=1e-13)
+        assert here.matrices.symmetric == bool(np.allclose(dense, dense.T, atol=1e-13))
         if here.matrices.positive:
             assert np.linalg.eigvalsh(dense)[0] > 0
     assert there.same_matrix == (family in (poisson_sequence, thermal_sequence))

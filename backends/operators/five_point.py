@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..namespace import Array, array_namespace, is_numpy
 from ..transfer import to_host
 from .adapters import as_operator
-from .linear_operator import LinearOperator
+from .linear_operator import Action, LinearOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,25 @@ class FivePoint:
         return int(self.centre.shape[0])
 
     def __getitem__(self, index: int) -> FivePoint:
-        parts = (part[index, ...] for part in (self.centre, self.north, self.south, self.west, self.east))
-        return FivePoint(*parts, symmetric=self.symmetric, positive=self.positive)
+        centre, north, south, west, east = (
+            part[index, ...] for part in (self.centre, self.north, self.south, self.west, self.east)
+        )
+        return FivePoint(centre, north, south, west, east, symmetric=self.symmetric, positive=self.positive)
+
+    @property
+    def T(self) -> FivePoint:
+        """The transposed matrices: what a point takes from its neighbour it then gives to it."""
+        if self.symmetric:
+            return self
+        xp = array_namespace(centre=self.centre)
+        row, column = xp.zeros_like(self.centre[..., :1, :]), xp.zeros_like(self.centre[..., :1])
+        return FivePoint(
+            self.centre,
+            xp.concat([row, self.south[..., :-1, :]], axis=-2),
+            xp.concat([self.north[..., 1:, :], row], axis=-2),
+            xp.concat([column, self.east[..., :-1]], axis=-1),
+            xp.concat([self.west[..., 1:], column], axis=-1),
+        )
 
     def apply(self, u: Array) -> Array:
         """``A u`` for values (..., p, q) on the grid, the whole batch at once."""
@@ -100,16 +117,19 @@ class FivePoint:
             stored.tags = frozenset(tags)
             return stored
 
-        def action(v: Array) -> Array:
-            return xp.reshape(self.apply(xp.reshape(v, self.grid)), (n,))
+        def actions(matrix: FivePoint) -> tuple[Action, Action]:
+            def one(v: Array) -> Array:
+                return xp.reshape(matrix.apply(xp.reshape(v, self.grid)), (n,))
 
-        def actions(V: Array) -> Array:
-            return xp.reshape(self.apply(xp.reshape(V.T, (V.shape[1], *self.grid))), (V.shape[1], n)).T
+            def many(V: Array) -> Array:
+                return xp.reshape(matrix.apply(xp.reshape(V.T, (V.shape[1], *self.grid))), (V.shape[1], n)).T
 
-        adjoint = {"rmatvec": action, "rmatmat": actions} if self.symmetric else {}
+            return one, many
+
+        (matvec, matmat), (rmatvec, rmatmat) = actions(self), actions(self.T)
         return LinearOperator(
-            (n, n), action, matmat=actions, dtype=self.centre.dtype, tags=tags,
-            diagonal=lambda: xp.reshape(self.centre, (n,)), **adjoint,
+            (n, n), matvec, matmat=matmat, rmatvec=rmatvec, rmatmat=rmatmat, dtype=self.centre.dtype, tags=tags,
+            diagonal=lambda: xp.reshape(self.centre, (n,)),
         )  # fmt: skip
 
     def to_scipy(self) -> Any:

@@ -137,7 +137,7 @@ class Rotations:
         self.bound, self.done = bound, 0
         self.Q = np.eye(m + 1, dtype=kind)
         self.R = np.zeros((m, m), dtype=kind)
-        self.g = [beta]
+        self.g: list[Any] = [beta]
         self.norms = [beta]
         # The steps that the column uses: it stops when it passes or when its space is exhausted.
         self.steps = m if beta > bound else 0

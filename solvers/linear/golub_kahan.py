@@ -115,7 +115,7 @@ def _damped(A: LinearOperator, damp: float, xp: Namespace) -> LinearOperator:
 class GolubKahan:
     """``A M V = U B``: the recurrence, and the tests on ``||r||`` and ``||M^H A^H r||``.
 
-    A subclass brings `begin` and `advance` for its own scalars and vectors; its states have ``x``, ``rnorm``, ``arnorm``,
+    A subclass brings `begin` and `step` for its own scalars and vectors; its states have ``x``, ``rnorm``, ``arnorm``,
     ``anorm2`` and ``cond``.
     """
 
@@ -164,6 +164,11 @@ class GolubKahan:
         return xp.where((xp.max(state.cond) > self.limits.conlim) & (ratio > 1.0), -1.0, ratio)
 
     def begin(self, base: Array, r: Array, anorm2: Array) -> Any:
+        """The state whose bidiagonalisation begins with the residual ``r`` of ``base``."""
+        raise NotImplementedError
+
+    def step(self, state: Any) -> Any:
+        """One step of the bidiagonalisation and of the method's recurrence."""
         raise NotImplementedError
 
     def start(self, x: Array, r: Array) -> Any:

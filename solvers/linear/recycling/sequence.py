@@ -131,7 +131,7 @@ def solve_sequence(
     check_choice(method, "method", (*_REMEMBER, *_FORGET))
     listed = list(systems)
     for index, system in enumerate(listed):
-        if not isinstance(system, tuple | list) or len(system) != 2:
+        if not hasattr(system, "__len__") or hasattr(system, "shape") or len(system) != 2:
             raise BackendError(f"systems[{index}] is a {type(system).__name__}, expected a pair (A, b)")
     chosen = _order(len(listed), params, order)
     results: dict[int, LinearResult] = {}

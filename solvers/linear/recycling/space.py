@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....backends.errors import BackendError, InputError
-from ....backends.namespace import Array, Namespace, array_namespace, device
+from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import from_host, host_float, to_host
 from ...result import LinearResult
@@ -103,9 +103,7 @@ def orthonormal_images(U: Array, AU: Array, xp: Namespace) -> tuple[Array, Array
     left, s, right = np.linalg.svd(
         to_host(R).astype("complex128" if xp.isdtype(U.dtype, "complex floating") else "float64")
     )
-    rank = (
-        int((s > max(_RANK, 10 * float(xp.finfo(U.dtype).eps)) * s[0]).sum()) if s.size and np.isfinite(s).all() else 0
-    )
+    rank = int((s > max(_RANK, 10 * finfo_eps(U.dtype, xp)) * s[0]).sum()) if s.size and np.isfinite(s).all() else 0
     if 2 * rank < s.size or rank == 0:
         return None
     C = rows_times(left[:, :rank], Q.T, xp)
@@ -166,4 +164,4 @@ def images_still_hold(A: LinearOperator, space: RecycleSpace, xp: Namespace) -> 
     kept = xp.matmul(weights, space.C)
     difference = host_float(xp.linalg.vector_norm(image - kept))
     size = host_float(xp.linalg.vector_norm(kept))
-    return difference <= 1e3 * float(xp.finfo(space.U.dtype).eps) ** 0.75 * size
+    return bool(difference <= 1e3 * finfo_eps(space.U.dtype, xp) ** 0.75 * size)
