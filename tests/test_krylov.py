@@ -441,6 +441,13 @@ def test_one_basis_for_the_path_of_the_notes() -> None:
     K, y = kernel(0.1, 0.0)
     result = regularization_path(K, y, [1e-1, 1e-2, 1e-3], rng=0, rtol=1e-8)
     assert result.n_iter <= 21
+    # The same run estimates what the evidence of a Gaussian process needs.
+    values = np.linalg.eigvalsh(K)
+    for mu, (inverse, spread), (logdet, noise) in zip(result.shifts, result.trace_inverse, result.logdet, strict=True):
+        assert abs(inverse - (1 / (values + mu)).sum()) <= 4 * spread
+        assert spread < 0.1 * (1 / (values + mu)).sum()
+        assert abs(logdet - np.log(values + mu).sum()) <= 4 * noise
+        assert noise < 0.1 * abs(np.log(values + mu).sum())
     with pytest.raises(InputError, match="shifts"):
         regularization_path(K, y, [])
 

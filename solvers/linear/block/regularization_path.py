@@ -6,7 +6,8 @@ random vectors, gives ``x_mu = Q (T + mu I)^{-1} Q^H b`` for every shift, with i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,10 +31,15 @@ class PathResult(LinearResult):
         The shifts ``mu``.
     residual_norms : tuple of float
         The recomputed ``||b - (A + mu I) x||``.
+    trace_inverse, logdet : tuple of (float, float)
+        Estimates of ``tr (A + mu I)^{-1}`` and ``log det (A + mu I)``, each with its standard error, from the random vectors
+        of the basis: with ``b^H x`` all that the evidence of a Gaussian process needs. Empty when ``t < 3``.
     """
 
     shifts: tuple[float, ...]
     residual_norms: tuple[float, ...]
+    trace_inverse: tuple[tuple[float, float], ...] = ()
+    logdet: tuple[tuple[float, float], ...] = ()
 
 
 def regularization_path(
@@ -90,7 +96,8 @@ def regularization_path(
     Notes
     -----
     Keeps ``t`` vectors for each pass, and orthogonalises against all of them. The full basis is what makes small shifts cheap:
-    conjugate gradients lose it and need many times more products.
+    conjugate gradients lose it and need many times more products. The same basis gives the quadratic forms of its random
+    vectors (Lanczos quadrature), and so the traces.
 
     References
     ----------
@@ -125,6 +132,8 @@ def regularization_path(
             x=x,
             shifts=tuple(values),
             residual_norms=tuple(norms),
+            trace_inverse=method.traces(outcome.state.passes, lambda value: 1.0 / value),
+            logdet=method.traces(outcome.state.passes, math.log),
             evaluations={"matvec": method.matvecs},
             **(outcome.fields() | {"residual": max(norms)}),
         )
@@ -161,7 +170,7 @@ class _Path:
         real = xp.real(b).dtype if complex_ else b.dtype
         extra = Sampler(rng, xp=xp, dtype=real, device=device(b)).normal((b.shape[0], t - 1))
         Q, R = xp.linalg.qr(xp.concat([b[:, None], xp.astype(extra, b.dtype)], axis=1))
-        self.blocks, self.first = [Q], R[:, 0]
+        self.blocks, self.first, self.begun = [Q], R[:, 0], R
         self.diagonal: list[Array] = []
         self.below: list[Array] = []
         self.host_diagonal: list[Any] = []
@@ -243,6 +252,33 @@ class _Path:
             out[:, index] = y
             norms.append(float(np.linalg.norm(last @ y[m - sizes[-1] :])))
         return out, norms
+
+    def traces(self, passes: int, f: Callable[[float], float]) -> tuple[tuple[float, float], ...]:
+        """``tr f(A + mu I)`` for each shift from the random vectors of the basis, with standard errors."""
+        import numpy as np
+
+        R = to_host(self.begun)
+        probes = R.shape[1] - 1
+        if passes == 0 or probes < 2:
+            return ()
+        self.coefficients(passes)
+        starts = np.cumsum([0, *(block.shape[0] for block in self.host_diagonal[:passes])])
+        T = np.zeros((starts[-1], starts[-1]), dtype=np.result_type(R.dtype, np.float64))
+        for q in range(passes):
+            here = slice(starts[q], starts[q + 1])
+            T[here, here] = self.host_diagonal[q]
+            if q + 1 < passes:
+                T[starts[q + 1] : starts[q + 2], here] = self.host_below[q]
+        values, vectors = np.linalg.eigh(T)  # of the lower triangle
+        weights = np.abs(vectors[: R.shape[0], :].conj().T @ R[:, 1:]) ** 2
+        found = []
+        for mu in self.shifts:
+            if values[0] + mu <= 0:
+                found.append((math.nan, math.nan))
+                continue
+            forms = np.asarray([f(float(value) + mu) for value in values]) @ weights
+            found.append((float(forms.mean()), float(forms.std(ddof=1) / math.sqrt(probes))))
+        return tuple(found)
 
     def form(self, passes: int) -> Array:
         y, _ = self.coefficients(passes)
