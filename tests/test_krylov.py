@@ -496,3 +496,23 @@ def test_preconditioners_and_operators_work_both_ways() -> None:
     inverse = spla.LinearOperator((144, 144), factor.solve)
     for name in ("gmres", "bicgstab", "tfqmr", "fgmres"):
         assert ALL[name](A, b, M=inverse, rtol=1e-10).n_iter < 12
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_complex_systems(xp: Any, make: Any, columns: int) -> None:
+    rng = np.random.default_rng(15)
+    G = rng.standard_normal((40, 40)) + 1j * rng.standard_normal((40, 40))
+    B = rng.standard_normal((40, 3)) + 1j * rng.standard_normal((40, 3))
+    B = B[:, 0] if columns == 1 else B
+    definite = G @ G.conj().T / 40 + np.eye(40)
+    low, high = np.linalg.eigvalsh(definite)[[0, -1]]
+    bounded = {"chebyshev": lambda A, b, **options: chebyshev(A, b, bounds=(0.99 * low, 1.01 * high), **options)}
+    general = definite + 0.3j * np.triu(G) / 40
+    indefinite = G + G.conj().T
+    for name, solver in (ALL | bounded | {"mixed_cg": mixed_cg}).items():
+        A = general if name in ANY else indefinite if name == "minres" else definite
+        result = solver(make(A), make(B), rtol=1e-9, maxiter=2000)
+        assert result.converged, name
+        assert np.all(np.linalg.norm(B - A @ to_host(result.x), axis=0) <= 1.0001e-9 * np.linalg.norm(B, axis=0)), name
+    real = solve(make(definite.real), make(B), rtol=1e-9)  # real entries, complex vectors
+    np.testing.assert_allclose(definite.real @ to_host(real.x), B, atol=1e-7)
