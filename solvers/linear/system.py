@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,11 +153,23 @@ def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:
     return difference / (bound * xp.where(size > 0, size, 1.0))
 
 
-def run(method: Any, system: System, *, maxiter: int | None, **options: Any) -> LinearResult:
-    """Run ``method`` on ``system`` (``options`` are those of `LoopOptions`); its states have ``x``, and it counts ``matvecs``."""
+def run(
+    method: Any,
+    system: System,
+    *,
+    maxiter: int | None,
+    build: Callable[[Outcome[Any]], Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Run ``method`` on ``system`` to a `LinearResult`, or to what ``build`` makes of the outcome.
+
+    The options are those of `LoopOptions`. States have ``x``; the method counts its ``matvecs``.
+    """
     limits = LoopOptions(maxiter=10 * system.b.shape[0] if maxiter is None else maxiter, **options)
 
-    def finish(outcome: Outcome[Any]) -> LinearResult:
+    def finish(outcome: Outcome[Any]) -> Any:
+        if build is not None:
+            return build(outcome)
         return LinearResult(x=outcome.state.x, evaluations={"matvec": method.matvecs}, **outcome.fields())
 
     start = method.start(system.x, system.r)

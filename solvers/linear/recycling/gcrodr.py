@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ....backends.errors import InputError
 from ....backends.namespace import Array
 from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_count
-from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from ...iterate import Callback, warn_unless_converged
 from ...result import Status
 from ..arnoldi import Cycle
-from ..system import System, prepare
+from ..system import System, prepare, run
 from .space import (
     RecycleSpace,
     RecyclingResult,
@@ -26,6 +25,7 @@ from .space import (
     images,
     images_still_hold,
     orthonormal_images,
+    remember,
     rows_times,
     select,
 )
@@ -85,7 +85,8 @@ def gcrodr(
     Notes
     -----
     Keeps ``2 k + (2 m - 2 k) + 2`` vectors. With nothing to recycle the first cycle has ``m`` steps and the method is
-    GMRES with deflated restarting. A space that made a solve longer than the sequence's first one is dropped.
+    GMRES with deflated restarting. A space with which a solve was a quarter longer than the sequence's first one
+    is dropped.
 
     References
     ----------
@@ -105,34 +106,18 @@ def gcrodr(
     True
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
-    if b.ndim != 1:
-        raise InputError(f"b has shape {tuple(b.shape)}, expected (n,)")
+    check_space(recycle, b)
     m, k = check_count(m, "m", minimum=2), check_count(k, "k", minimum=0)
     m = min(m, b.shape[0])
     if k >= m:
         k = m - 1
-    check_space(recycle, b)
-    limits = LoopOptions(
-        maxiter=10 * b.shape[0] if maxiter is None else maxiter, callback=callback, check_every=check_every,
-        progress=progress, time_limit=time_limit,
-    )  # fmt: skip
     method = _GcroDR(system, m, k)
-    kept = None if recycle is None or k == 0 else method.adopt(recycle, A, same_operator)
-
-    def finish(outcome: Outcome[Any]) -> RecyclingResult:
-        # The loop verified the last state, which began a cycle; the one to learn from is the last that was filled.
-        space = method.learn() if k else None
-        memory = None
-        if space is not None:
-            baseline = outcome.n_iter if recycle is None else recycle.baseline
-            if recycle is None or outcome.n_iter <= baseline or not recycle.baseline:
-                memory = RecycleSpace(*space, A, baseline)
-        return RecyclingResult(
-            x=outcome.state.x, recycle=memory, evaluations={"matvec": method.matvecs}, **outcome.fields()
-        )
-
-    start = method.begin(system.x, system.r, kept)
-    result = finish(iterate(method, start, tolerance=system.tolerance, options=limits, on_device=b, finish=finish))
+    if recycle is not None and k:
+        method.adopt(recycle, A, same_operator)
+    result: RecyclingResult = run(
+        method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
+        time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
+    )  # fmt: skip
     warn_unless_converged(result, "gcrodr")
     return result
 
@@ -183,35 +168,28 @@ class _GcroDR:
     def __init__(self, system: System, m: int, k: int) -> None:
         self.system, self.m, self.k, self.xp, self.matvecs = system, m, k, system.xp, 0
         self.filled: tuple[_Deflated, int] | None = None
-        self.learnt: tuple[_Deflated, int] | None = None
         self.space: tuple[Array, Array] | None = None
 
-    def adopt(self, recycle: RecycleSpace, A: Any, same: bool | None) -> tuple[Array, Array] | None:
-        """The kept space with images under the present operator."""
+    def adopt(self, recycle: RecycleSpace, A: Any, same: bool | None) -> None:
+        """Take the kept space, with images under the present operator."""
         if same is None and recycle.operator is A:
             self.matvecs += 1
             same = images_still_hold(self.system.A, recycle, self.xp)
         if same:
-            return recycle.U, recycle.C
-        self.matvecs += recycle.k
-        return orthonormal_images(recycle.U, images(self.system.A, recycle.U, self.xp), self.xp)
+            self.space = recycle.U, recycle.C
+        else:
+            self.matvecs += recycle.k
+            self.space = orthonormal_images(recycle.U, images(self.system.A, recycle.U, self.xp), self.xp)
 
-    def begin(self, x: Array, r: Array, space: tuple[Array, Array] | None) -> _State:
-        """A cycle from ``x``, whose residual is first freed of the images."""
-        self.space = space
-        steps = self.m
+    def start(self, x: Array, r: Array) -> _State:
+        """A cycle from ``x``, whose residual is first freed of the images of the space, renewed from the last cycle."""
+        space, steps = self.learn(), self.m
         if space is not None:
             U, C = space
             c = self.xp.matmul(self.xp.conj(C) if self.xp.isdtype(C.dtype, "complex floating") else C, r)
             x, r = x + self.xp.matmul(c, U), r - self.xp.matmul(c, C)
             steps = max(1, self.m - int(U.shape[0]))
-        cycle = _Deflated(self.system, x, r, steps, space, flexible=self.system.M is not None)
-        self.filled = None
-        return _State(cycle, 0)
-
-    def start(self, x: Array, r: Array) -> _State:
-        """A cycle with the space renewed from the last one."""
-        return self.begin(x, r, self.learn() if self.k else None)
+        return _State(_Deflated(self.system, x, r, steps, space, flexible=self.system.M is not None), 0)
 
     def step(self, state: _State) -> _State:
         cycle, j = state
@@ -252,7 +230,7 @@ class _GcroDR:
         """The space renewed by the harmonic Ritz vectors of the last cycle."""
         import numpy as np
 
-        if self.filled is None:
+        if self.filled is None or not self.k:
             return self.space
         cycle, j = self.filled
         cycle.norms(j)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ....backends.errors import InputError
 from ....backends.namespace import Array
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_count
-from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ...result import Status
+from ...iterate import Callback, warn_unless_converged
 from ..minres import Minres
-from ..system import System, prepare
+from ..system import System, prepare, run
 from .space import (
     RecycleSpace,
     RecyclingResult,
@@ -26,6 +24,7 @@ from .space import (
     images,
     images_still_hold,
     orthonormal_images,
+    remember,
     rows_times,
     select,
 )
@@ -93,31 +92,14 @@ def recycled_minres(
     True
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=None, hermitian=True)
-    if b.ndim != 1:
-        raise InputError(f"b has shape {tuple(b.shape)}, expected (n,)")
     check_space(recycle, b)
-    limits = LoopOptions(
-        maxiter=10 * b.shape[0] if maxiter is None else maxiter, callback=callback, check_every=check_every,
-        progress=progress, time_limit=time_limit,
-    )  # fmt: skip
     method = _RecycledMinres(system, check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0))
     if recycle is not None and recycle.k and method.k and not system.asymmetric:
         method.adopt(recycle, A)
-
-    def finish(outcome: Outcome[Any]) -> RecyclingResult:
-        space = method.learn()
-        baseline = outcome.n_iter if recycle is None else recycle.baseline
-        memory = None if space is None else RecycleSpace(*space, A, baseline)
-        return RecyclingResult(
-            x=outcome.state.x, recycle=memory, evaluations={"matvec": method.matvecs}, **outcome.fields()
-        )
-
-    start = method.start(system.x, system.r)
-    if system.asymmetric:
-        norm = host_float(system.norm(system.r))
-        result = finish(Outcome(start, Status.NOT_SYMMETRIC, 0, norm, system.tolerance, (norm,)))
-    else:
-        result = finish(iterate(method, start, tolerance=system.tolerance, options=limits, on_device=b, finish=finish))
+    result: RecyclingResult = run(
+        method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
+        time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
+    )  # fmt: skip
     warn_unless_converged(result, "recycled_minres")
     return result
 

@@ -9,10 +9,13 @@ from ....backends.errors import BackendError, InputError
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import from_host, host_float, to_host
+from ...iterate import Outcome
 from ...result import LinearResult
 
 # Directions of the images below this part of the largest are dropped.
 _RANK = 1e-12
+# Right-hand sides differ, too: a little longer is no sign against the memory.
+_LONGER = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +61,21 @@ class RecyclingResult(LinearResult):
     recycle: RecycleSpace | None = None
 
 
+def remember(method: Any, outcome: Outcome[Any], recycle: RecycleSpace | None, operator: Any) -> RecyclingResult:
+    """The result of a run, with what ``method`` has learnt (``learn()`` gives directions and images, or None).
+
+    A memory with which a solve was clearly longer than the sequence's first one, which had none, is not passed on.
+    """
+    space = method.learn()
+    baseline = outcome.n_iter if recycle is None else recycle.baseline
+    kept = None if space is None or outcome.n_iter > _LONGER * baseline else RecycleSpace(*space, operator, baseline)
+    return RecyclingResult(x=outcome.state.x, recycle=kept, evaluations={"matvec": method.matvecs}, **outcome.fields())
+
+
 def check_space(recycle: RecycleSpace | None, b: Array) -> None:
-    """Refuse a memory of another size, library, device or dtype."""
+    """Refuse several right-hand sides, and a memory of another size, library, device or dtype."""
+    if b.ndim != 1:
+        raise InputError(f"b has shape {tuple(b.shape)}, expected (n,)")
     if recycle is None:
         return
     if not isinstance(recycle, RecycleSpace):
