@@ -1,0 +1,263 @@
+"""Kronecker, Toeplitz and kernel matrices, and Gaussian processes for PDEs: against dense truths, on every library."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg as sla
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from xpsolve.backends.errors import BackendError, BreakdownError, ConvergenceWarning, InputError
+from xpsolve.backends.transfer import to_host
+from xpsolve.solvers.linear import cg
+from xpsolve.solvers.linear.structured import (
+    circulant_preconditioner,
+    kronecker,
+    kronecker_sum,
+    toeplitz,
+)
+
+
+def spd(n: int, seed: int, complex_: bool = False) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    G = rng.standard_normal((n, n)) + (1j * rng.standard_normal((n, n)) if complex_ else 0.0)
+    return G @ G.conj().T / n + np.eye(n)
+
+
+def vectors(shape: tuple[int, ...], seed: int = 0, complex_: bool = False) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if complex_ else 0.0)
+
+
+# --- Kronecker products and sums -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize("shapes", [[(3, 4), (2, 5)], [(2, 3), (4, 1), (3, 2)], [(4, 3)]])
+def test_kronecker_products_are_numpys(make: Any, shapes: list[tuple[int, int]], complex_: bool) -> None:
+    factors = [vectors(s, i, complex_) for i, s in enumerate(shapes)]
+    dense, P = reduce(np.kron, factors), kronecker([make(F) for F in factors])
+    v, V = vectors((dense.shape[1],), 5, complex_), vectors((dense.shape[1], 3), 6, complex_)
+    U = vectors((dense.shape[0], 2), 7, complex_)
+    np.testing.assert_allclose(to_host(P @ make(v)), dense @ v, atol=1e-12)
+    np.testing.assert_allclose(to_host(P @ make(V)), dense @ V, atol=1e-12)
+    np.testing.assert_allclose(to_host(P.H @ make(U)), dense.conj().T @ U, atol=1e-12)
+    np.testing.assert_allclose(to_host(P.T @ make(U)), dense.T @ U, atol=1e-12)
+    P.check_adjoint(make(v))
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_kronecker_solves_determinants_and_roots(make: Any, complex_: bool) -> None:
+    factors = [spd(n, n, complex_) for n in (3, 4, 2)]
+    dense, P = reduce(np.kron, factors), kronecker([make(F) for F in factors])
+    b = vectors((24, 2), 1, complex_)
+    np.testing.assert_allclose(to_host(P.solve(make(b))), np.linalg.solve(dense, b), atol=1e-11)
+    np.testing.assert_allclose(to_host(P.solve(make(b[:, 0]))), np.linalg.solve(dense, b[:, 0]), atol=1e-11)
+    np.testing.assert_allclose(float(to_host(P.logdet()).real), np.linalg.slogdet(dense)[1], rtol=1e-12)
+    np.testing.assert_allclose(to_host(P.diagonal()), np.diagonal(dense), rtol=1e-12)
+    S = P.sqrt()
+    np.testing.assert_allclose(to_host(S @ (S @ make(b))), dense @ b, atol=1e-11)
+    A = vectors((5, 5), 9)
+    general = kronecker([make(A), make(A.T + np.eye(5))])
+    np.testing.assert_allclose(to_host(general @ general.solve(make(vectors((25,), 2)))), vectors((25,), 2), atol=1e-9)
+
+
+def test_real_factors_meet_complex_vectors(make: Any) -> None:
+    A, b = spd(4, 0), vectors((16,), 1, True)
+    P, S = kronecker([make(A), make(A)]), kronecker_sum([make(A), make(A)])
+    np.testing.assert_allclose(to_host(P.solve(make(b))), np.linalg.solve(np.kron(A, A), b), atol=1e-12)
+    np.testing.assert_allclose(to_host(S @ S.solve(make(b))), b, atol=1e-12)
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_kronecker_sums(make: Any, complex_: bool) -> None:
+    A, B, C = (spd(n, n, complex_) for n in (3, 4, 2))
+    eye = np.eye
+    dense = np.kron(np.kron(A, eye(4)), eye(2)) + np.kron(np.kron(eye(3), B), eye(2)) + np.kron(eye(12), C)
+    P = kronecker_sum([make(F) for F in (A, B, C)])
+    V = vectors((24, 2), 3, complex_)
+    np.testing.assert_allclose(to_host(P @ make(V)), dense @ V, atol=1e-12)
+    np.testing.assert_allclose(to_host(P.H @ make(V)), dense.conj().T @ V, atol=1e-12)
+    np.testing.assert_allclose(to_host(P.diagonal()), np.diagonal(dense), rtol=1e-12)
+    for shift in (0.0, 2.5, -1.3):
+        moved = dense + shift * np.eye(24)
+        np.testing.assert_allclose(to_host(P.solve(make(V), shift)), np.linalg.solve(moved, V), atol=1e-9)
+        np.testing.assert_allclose(float(to_host(P.logdet(shift))), np.linalg.slogdet(moved)[1], rtol=1e-10)
+
+
+def test_the_laplacian_of_a_square_has_its_sines() -> None:
+    s = 15
+    T = 2 * np.eye(s) - np.eye(s, k=1) - np.eye(s, k=-1)
+    nodes = np.pi * np.arange(1, s + 1) / (s + 1)
+    mode = np.outer(np.sin(3 * nodes), np.sin(5 * nodes)).ravel()
+    value = 4 * np.sin(3 * np.pi / 32) ** 2 + 4 * np.sin(5 * np.pi / 32) ** 2
+    np.testing.assert_allclose(kronecker_sum([T, T]).solve(mode), mode / value, atol=1e-13)
+
+
+def test_kronecker_float32_stays(xp: Any, make: Any) -> None:
+    F = make(spd(4, 0).astype(np.float32))
+    b = make(vectors((16,)).astype(np.float32))
+    P, S = kronecker([F, F]), kronecker_sum([F, F])
+    for out in (P @ b, P.solve(b), P.sqrt() @ b, S @ b, S.solve(b, 1), P.logdet(), P.diagonal(), S.logdet()):
+        assert out.dtype == xp.float32
+    np.testing.assert_allclose(to_host(P @ P.solve(b)), to_host(b), atol=1e-4)
+
+
+def test_kronecker_refusals() -> None:
+    A = spd(3, 0)
+    for bad, match in (
+        ([], "factors"),
+        (A, "factors"),
+        ([A, A[0]], r"factors\[1\]"),
+        ([A, A * np.nan], r"factors\[1\]"),
+    ):
+        with pytest.raises((InputError, BackendError), match=match):
+            kronecker(bad)  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=r"factors\[1\]"):
+        kronecker([A, A.astype(np.float32)])
+    with pytest.raises(InputError, match=r"factors\[1\]"):
+        kronecker_sum([A, A[:2]])
+    with pytest.raises(InputError, match="square"):
+        kronecker([A, A[:2]]).solve(np.ones(6))
+    with pytest.raises(BreakdownError, match=r"factors\[1\] is singular"):
+        kronecker([A, np.ones((2, 2))]).solve(np.ones(6))
+    with pytest.raises(InputError, match="positive"):
+        kronecker([A, -A]).sqrt()
+    with pytest.raises(InputError, match="symmetric"):
+        kronecker_sum([np.triu(A)]).solve(np.ones(3))
+    with pytest.raises(BreakdownError, match="shift"):
+        kronecker_sum([A, -A]).solve(np.ones(9))
+    with pytest.raises(InputError, match="b has shape"):
+        kronecker([A, A]).solve(np.ones(8))
+    # Rank one is positive semidefinite: the root exists.
+    v = np.asarray([[1.0], [2.0]])
+    np.testing.assert_allclose(kronecker([v @ v.T]).sqrt().factors[0], v @ v.T / np.sqrt(5), atol=1e-12)
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3), seed=st.integers(0, 2**16))
+def test_any_sizes(sizes: list[int], seed: int) -> None:
+    factors = [spd(n, seed + i) for i, n in enumerate(sizes)]
+    dense = reduce(np.kron, factors)
+    b = vectors((dense.shape[0],), seed)
+    np.testing.assert_allclose(kronecker(factors).solve(b), np.linalg.solve(dense, b), atol=1e-10)
+
+
+# --- Toeplitz --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize(("m", "n"), [(7, 7), (5, 9), (9, 4), (1, 1), (1, 6), (6, 1)])
+def test_toeplitz_products(make: Any, m: int, n: int, complex_: bool) -> None:
+    column, row = vectors((m,), 0, complex_), vectors((n,), 1, complex_)
+    dense, T = sla.toeplitz(column, row), toeplitz(make(column), make(row))
+    v, V, U = vectors((n,), 2, complex_), vectors((n, 3), 3, complex_), vectors((m, 2), 4, complex_)
+    np.testing.assert_allclose(to_host(T @ make(v)), dense @ v, atol=1e-12)
+    np.testing.assert_allclose(to_host(T @ make(V)), dense @ V, atol=1e-12)
+    np.testing.assert_allclose(to_host(T.H @ make(U)), dense.conj().T @ U, atol=1e-12)
+    np.testing.assert_allclose(to_host(T.T @ make(U)), dense.T @ U, atol=1e-12)
+    np.testing.assert_allclose(to_host(T.to_array()), dense, atol=0)
+    np.testing.assert_allclose(to_host(T.diagonal()), np.diagonal(dense), atol=0)
+    T.check_adjoint(make(v))
+
+
+def test_a_column_alone_is_hermitian(make: Any) -> None:
+    column = np.concatenate([[3.0], vectors((5,), 1, True)])
+    T = toeplitz(make(column))
+    np.testing.assert_allclose(to_host(T.to_array()), sla.toeplitz(column), atol=0)
+    assert "symmetric" in T.tags
+    with pytest.raises(InputError, match=r"column\[0\]"):
+        toeplitz(column * 1j)
+
+
+def test_real_toeplitz_of_complex_vectors(make: Any) -> None:
+    column, v = vectors((6,)), vectors((6, 2), 1, True)
+    np.testing.assert_allclose(to_host(toeplitz(make(column)) @ make(v)), sla.toeplitz(column) @ v, atol=1e-12)
+    with pytest.raises(InputError, match="dtype"):
+        toeplitz(make(np.concatenate([[3.0], vectors((5,), 1, True)]))) @ make(vectors((6,)))
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize("method", ["auto", "cg", "dense"])
+def test_toeplitz_solves(make: Any, method: str, complex_: bool) -> None:
+    n = 60
+    column = (1.0 / (1.0 + np.arange(n)) ** 2).astype(complex if complex_ else float)
+    if complex_:
+        column = column * np.exp(0.3j * np.arange(n))
+    b = vectors((n, 2), 1, complex_)
+    x = toeplitz(make(column)).solve(make(b), method=method, rtol=1e-11)
+    np.testing.assert_allclose(to_host(x), np.linalg.solve(sla.toeplitz(column), b), atol=1e-9)
+
+
+def test_nonsymmetric_solves(make: Any) -> None:
+    column, row = np.asarray([3.0, 1.0, 0.5, -0.2]), np.asarray([3.0, -1.0, 0.3, 0.1])
+    b = vectors((4,))
+    x = toeplitz(make(column), make(row)).solve(make(b))
+    np.testing.assert_allclose(to_host(x), np.linalg.solve(sla.toeplitz(column, row), b), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["chan", "strang"])
+def test_circulant_preconditioners(make: Any, kind: str) -> None:
+    n = 301
+    column = 1.0 / (1.0 + np.arange(n)) ** 1.1
+    b = vectors((n,))
+    T, M = toeplitz(make(column)), circulant_preconditioner(make(column), kind=kind)
+    plain, helped = cg(T, make(b), rtol=1e-9), cg(T, make(b), rtol=1e-9, M=M)
+    assert helped.n_iter < 0.6 * plain.n_iter
+    np.testing.assert_allclose(to_host(helped.x), sla.solve_toeplitz(column, b), atol=1e-6)
+    # Chan's circulant is the nearest: its entries are the means of the wrapped diagonals.
+    if kind == "chan":
+        C = np.linalg.inv(to_host(M @ make(np.eye(n))))
+        means = [np.mean(np.diagonal(np.roll(sla.toeplitz(column), -k, axis=0))) for k in range(n)]
+        np.testing.assert_allclose(C[:, 0], means, atol=1e-10)
+
+
+def test_a_circulant_is_its_own_preconditioner() -> None:
+    for n in (8, 9):
+        half = np.exp(-np.arange(n // 2 + 1.0))
+        column = np.concatenate([half, half[1 : (n + 1) // 2][::-1]])
+        for kind in ("chan", "strang"):
+            assert cg(toeplitz(column), vectors((n,)), M=circulant_preconditioner(column, kind=kind)).n_iter <= 2
+
+
+def test_toeplitz_float32(xp: Any, make: Any) -> None:
+    column = make((1.0 / (1.0 + np.arange(40)) ** 2).astype(np.float32))
+    b = make(vectors((40,)).astype(np.float32))
+    T = toeplitz(column)
+    for out in (T @ b, T.solve(b, rtol=1e-5), T.solve(b, method="cg", rtol=1e-5), circulant_preconditioner(column) @ b):
+        assert out.dtype == xp.float32
+    assert to_host(T.precise_residual(b, T.solve(b, rtol=1e-5))) == pytest.approx(0, abs=1e-4)
+
+
+def test_toeplitz_refusals(make: Any) -> None:
+    with pytest.raises(InputError, match="column"):
+        toeplitz(np.zeros((2, 2)))
+    with pytest.raises(InputError, match="column"):
+        toeplitz(np.zeros(0))
+    with pytest.raises(BackendError, match="row"):
+        toeplitz(np.zeros(2), np.zeros(2, np.float32))
+    with pytest.raises(InputError, match="square"):
+        toeplitz(np.ones(2), np.ones(3)).solve(np.ones(2))
+    with pytest.raises(InputError, match="method"):
+        toeplitz(np.ones(2)).solve(np.ones(2), method="fast")
+    with pytest.raises(InputError, match="Hermitian"):
+        toeplitz(np.ones(2), np.ones(2)).solve(np.ones(2), method="cg")
+    with pytest.raises(BreakdownError, match="leading block"):
+        toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2))
+    with pytest.raises(BreakdownError, match="singular"):
+        toeplitz(np.ones(2)).solve(np.ones(2), method="dense")
+    with pytest.raises(InputError, match="chan"):
+        circulant_preconditioner(np.asarray([1.0, 0.9, -0.9, -0.9]), kind="strang")
+    with pytest.warns(ConvergenceWarning):
+        toeplitz(1.0 / (1.0 + np.arange(50))).solve(vectors((50,)), method="cg", maxiter=1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(m=st.integers(1, 40), n=st.integers(1, 40), seed=st.integers(0, 2**16))
+def test_any_toeplitz(m: int, n: int, seed: int) -> None:
+    column, row = vectors((m,), seed), vectors((n,), seed + 1)
+    v = vectors((n,), seed + 2)
+    np.testing.assert_allclose(toeplitz(column, row) @ v, sla.toeplitz(column, row) @ v, atol=1e-11)
