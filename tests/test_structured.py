@@ -11,14 +11,20 @@ import scipy.linalg as sla
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, BreakdownError, ConvergenceWarning, InputError
+from xpsolve.backends.pairs import Kernel, Pairs, cauchy, exponential, gaussian, laplace, matern, tophat
 from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.linear import cg
 from xpsolve.solvers.linear.structured import (
+    GaussianProcess,
     circulant_preconditioner,
+    kernel_operator,
+    kernel_ridge,
     kronecker,
     kronecker_sum,
     toeplitz,
 )
+from xpsolve.solvers.linear.structured._landmarks import landmark_nystrom, preconditioner
+from xpsolve.solvers.result import Status
 
 
 def spd(n: int, seed: int, complex_: bool = False) -> np.ndarray:
@@ -261,3 +267,145 @@ def test_any_toeplitz(m: int, n: int, seed: int) -> None:
     column, row = vectors((m,), seed), vectors((n,), seed + 1)
     v = vectors((n,), seed + 2)
     np.testing.assert_allclose(toeplitz(column, row) @ v, sla.toeplitz(column, row) @ v, atol=1e-11)
+
+
+# --- kernel matrices, ridge regression, Gaussian processes -----------------------------------------------------------
+
+
+def cloud(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, 2))
+    return x, np.sin(6 * x[:, 0]) * np.cos(5 * x[:, 1]) + 0.1 * rng.standard_normal(n)
+
+
+def gram(x: np.ndarray, ell: float, z: np.ndarray | None = None) -> np.ndarray:
+    z = x if z is None else z
+    return np.exp(-np.sum((x[:, None, :] - z[None, :, :]) ** 2, axis=2) / (2 * ell**2))
+
+
+def test_kernel_operators(make: Any) -> None:
+    x, _ = cloud(50)
+    A, dense = kernel_operator(make(x), gaussian(0.3), mu=0.2), gram(x, 0.3) + 0.2 * np.eye(50)
+    V = vectors((50, 3))
+    np.testing.assert_allclose(to_host(A @ make(V)), dense @ V, atol=1e-12)
+    np.testing.assert_allclose(to_host(A.H @ make(V[:, 0])), dense @ V[:, 0], atol=1e-12)
+    np.testing.assert_allclose(to_host(A.diagonal()), np.diagonal(dense), rtol=1e-12)
+    assert A.tags == {"symmetric", "positive"}
+    dot = kernel_operator(make(x), exponential("dot", -0.5))
+    np.testing.assert_allclose(to_host(dot.diagonal()), np.exp(0.5 * np.sum(x**2, axis=1)), rtol=1e-12)
+    assert dot.tags == {"symmetric"}
+    assert kernel_operator(make(x), tophat(0.3), mu=1.0).tags == {"symmetric"}
+
+
+@pytest.mark.parametrize("method", ["auto", "cholesky", "nystrom", "cg"])
+def test_ridge_regression_is_the_dense_one(make: Any, method: str) -> None:
+    x, y = cloud(120)
+    Y = np.stack([y, 1e-5 * x[:, 0], np.zeros(120)], axis=1)
+    fit = kernel_ridge(make(x), make(Y), gaussian(0.3), 1e-2, method=method, rtol=1e-10, rng=0)
+    exact = np.linalg.solve(gram(x, 0.3) + 1e-2 * np.eye(120), Y)
+    np.testing.assert_allclose(to_host(fit.coefficients), exact, rtol=1e-6, atol=1e-10)
+    new = np.random.default_rng(3).random((7, 2))
+    np.testing.assert_allclose(to_host(fit.predict(make(new))), gram(new, 0.3, x) @ exact, rtol=1e-7, atol=1e-10)
+    assert fit.converged
+    one = kernel_ridge(make(x), make(y), gaussian(0.3), 1e-2, method=method, rtol=1e-10, rng=0)
+    np.testing.assert_allclose(to_host(one.coefficients), exact[:, 0], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(to_host(fit.solve(make(Y[:, :1]))), exact[:, :1], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kernel", [laplace(0.5), matern(0.5, 0.5), matern(0.5, 1.5), matern(0.5, 2.5), cauchy(0.5)])
+def test_every_positive_kernel(kernel: Kernel) -> None:
+    x, y = cloud(80)
+    K = Pairs(x, x, kernel).sum(np.eye(80)) + 0.05 * np.eye(80)
+    fit = kernel_ridge(x, y, kernel, 0.05, method="nystrom", rank=20, rng=1, rtol=1e-10)
+    np.testing.assert_allclose(fit.coefficients, np.linalg.solve(K, y), atol=1e-7)
+
+
+def test_the_preconditioner_saves_iterations() -> None:
+    """kernel(.3, 1e-3) of n=1000: 256 iterations without, 10 with 50 Gaussian columns; landmarks need a few more."""
+    x, y = cloud(1000)
+    plain = kernel_ridge(x, y, gaussian(0.3), 1e-3, method="cg", rtol=1e-6)
+    helped = kernel_ridge(x, y, gaussian(0.3), 1e-3, method="nystrom", rank=100, rng=0, rtol=1e-6)
+    assert helped.rank == 100
+    assert helped.n_iter <= 15 < 120 < plain.n_iter
+    adaptive = kernel_ridge(x, y, gaussian(0.3), 1e-3, method="nystrom", rng=0, rtol=1e-6)
+    assert 64 <= adaptive.rank <= 256
+    np.testing.assert_allclose(plain.coefficients, helped.coefficients, atol=1e-3 * np.max(np.abs(plain.coefficients)))
+
+
+def test_all_landmarks_invert_the_matrix(xp: Any, make: Any) -> None:
+    from xpsolve.backends.random import Sampler
+
+    x, y = cloud(40)
+    approximation = landmark_nystrom(make(x), gaussian(0.5), 1e-3, rank=40, sampler=Sampler(0, xp=xp), xp=xp)
+    M = preconditioner(approximation, 1e-3, xp.float64, xp)
+    A = kernel_operator(make(x), gaussian(0.5), mu=1e-3)
+    assert cg(A, make(y), M=M, rtol=1e-6).n_iter <= 3
+    U = to_host(approximation.U)
+    np.testing.assert_allclose(U.T @ U, np.eye(40), atol=1e-10)
+
+
+def test_float32_is_refined_to_its_rounding(xp: Any, make: Any) -> None:
+    """One float32 solve of kernel(.1, 1e-3) stops near 1e-3; refined, the residual is that of the rounded solution."""
+    x, y = (a.astype(np.float32) for a in cloud(300))
+    fit = kernel_ridge(make(x), make(y), gaussian(0.1), 1e-3, method="nystrom", rank=150, rng=0, rtol=5e-5)
+    assert fit.coefficients.dtype == xp.float32
+    wide = gram(x.astype(float), 0.1) + 1e-3 * np.eye(300)
+    truth = np.linalg.norm(y - wide @ to_host(fit.coefficients).astype(float))
+    np.testing.assert_allclose(fit.residual, truth, rtol=1e-3)
+    assert fit.converged
+    assert truth <= 5e-5 * np.linalg.norm(y)
+    with pytest.warns(ConvergenceWarning, match="float64"):
+        impossible = kernel_ridge(make(x), make(y), gaussian(0.1), 1e-3, method="nystrom", rank=150, rng=0, rtol=1e-9)
+    assert impossible.status is Status.STAGNATED
+
+
+def test_limits_are_said() -> None:
+    x, y = cloud(200)
+    with pytest.warns(ConvergenceWarning, match="maxiter"):
+        fit = kernel_ridge(x, y, gaussian(0.1), 1e-6, method="cg", maxiter=3)
+    assert fit.status is Status.MAX_ITER
+    assert fit.n_iter == 3
+    with pytest.warns(ConvergenceWarning, match="maxiter"):
+        fit = kernel_ridge(x.astype("f4"), y.astype("f4"), gaussian(0.1), 1e-6, method="cg", maxiter=3)
+    assert fit.n_iter == 3
+
+
+def test_one_point_and_equal_points(make: Any) -> None:
+    fit = kernel_ridge(make([[0.5]]), make([2.0]), gaussian(1.0), 1.0, method="nystrom", rng=0)
+    np.testing.assert_allclose(to_host(fit.coefficients), [1.0], rtol=1e-12)
+    same = kernel_ridge(
+        make(np.ones((5, 1))), make(np.ones(5)), gaussian(1.0), 1e-3, method="nystrom", rng=0, rtol=1e-9
+    )
+    np.testing.assert_allclose(to_host(same.coefficients), 1 / 5.001, rtol=1e-8)
+
+
+def test_gaussian_processes(make: Any) -> None:
+    x, y = cloud(60)
+    new = np.concatenate([np.random.default_rng(3).random((70, 2)), [[9.0, 9.0]]])
+    K, k = gram(x, 0.4) + 0.05 * np.eye(60), gram(x, 0.4, new)
+    mean, variance = k.T @ np.linalg.solve(K, y), 2.0 * (1 - np.sum(k * np.linalg.solve(K, k), axis=0))
+    for options in ({}, {"method": "nystrom", "rng": 0, "rtol": 1e-10}):
+        process = GaussianProcess(gaussian(0.4), noise=0.1, amplitude=2.0, **options).fit(make(x), make(y))
+        found = process.predict(make(new), variance=True)
+        np.testing.assert_allclose(to_host(found[0]), mean, atol=1e-8)
+        np.testing.assert_allclose(to_host(found[1]), variance, atol=1e-8)
+        assert process.model.converged
+    np.testing.assert_allclose(to_host(process.predict(make(new))), mean, atol=1e-8)
+
+
+def test_kernel_refusals() -> None:
+    x, y = cloud(5)
+    with pytest.raises(InputError, match="y has shape"):
+        kernel_ridge(x, y[:4], gaussian(1.0), 1.0)
+    with pytest.raises(InputError, match="mu"):
+        kernel_ridge(x, y, gaussian(1.0), 0.0)
+    with pytest.raises(InputError, match="method"):
+        kernel_ridge(x, y, gaussian(1.0), 1.0, method="magic")
+    with pytest.raises(BackendError, match="y has dtype"):
+        kernel_ridge(x, y.astype(np.float32), gaussian(1.0), 1.0)
+    with pytest.raises(BackendError, match="kernel"):
+        kernel_operator(x, "gaussian")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="fit"):
+        GaussianProcess(gaussian(1.0), noise=1.0).predict(x)
+    with pytest.raises(InputError, match="noise"):
+        GaussianProcess(gaussian(1.0), noise=-1.0)

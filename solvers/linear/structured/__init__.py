@@ -1,15 +1,22 @@
 """Structured systems: Kronecker, Toeplitz and kernel matrices, and Gaussian processes that solve PDEs."""
 
 from .circulant import circulant_preconditioner
+from .gaussian_process import GaussianProcess
+from .kernel import kernel_operator
+from .kernel_ridge import KernelRidge, kernel_ridge
 from .kronecker import KroneckerOperator, kronecker
 from .kronecker_sum import KroneckerSum, kronecker_sum
 from .toeplitz import ToeplitzOperator, toeplitz
 
 __all__ = [
+    "GaussianProcess",
+    "KernelRidge",
     "KroneckerOperator",
     "KroneckerSum",
     "ToeplitzOperator",
     "circulant_preconditioner",
+    "kernel_operator",
+    "kernel_ridge",
     "kronecker",
     "kronecker_sum",
     "toeplitz",

@@ -51,8 +51,8 @@ def toeplitz(column: Array, row: Array | None = None) -> ToeplitzOperator:
     >>> import numpy as np
     >>> from xpsolve.solvers.linear.structured import toeplitz
     >>> T = toeplitz(np.asarray([2.0, -1.0, 0.0]))
-    >>> (T @ np.ones(3)).round(6).tolist()
-    [1.0, 0.0, 1.0]
+    >>> (T @ np.asarray([1.0, 0.0, 2.0])).round(6).tolist()
+    [2.0, -3.0, 4.0]
     >>> T.solve(np.ones(3)).round(6).tolist()
     [1.5, 2.0, 1.5]
     """
