@@ -16,14 +16,18 @@ from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.linear import cg
 from xpsolve.solvers.linear.structured import (
     GaussianProcess,
+    _gp_plane,
     circulant_preconditioner,
+    gp_pde,
     kernel_operator,
     kernel_ridge,
     kronecker,
     kronecker_sum,
     toeplitz,
 )
+from xpsolve.solvers.linear.structured._gp_model import lag_sums
 from xpsolve.solvers.linear.structured._landmarks import landmark_nystrom, preconditioner
+from xpsolve.solvers.linear.structured.spectral_kernels import SpectralKernel
 from xpsolve.solvers.result import Status
 
 
@@ -409,3 +413,272 @@ def test_kernel_refusals() -> None:
         GaussianProcess(gaussian(1.0), noise=1.0).predict(x)
     with pytest.raises(InputError, match="noise"):
         GaussianProcess(gaussian(1.0), noise=-1.0)
+
+
+# --- Gaussian processes for differential equations -------------------------------------------------------------------
+
+TAU = 2 * np.pi
+
+
+def relative(found: Any, truth: np.ndarray) -> float:
+    return float(np.linalg.norm(to_host(found) - truth) / np.linalg.norm(truth))
+
+
+def build(*args: Any, **options: Any) -> Any:
+    """The model behind `gp_pde`, at the scale of a first guess."""
+    from xpsolve.solvers.linear.structured.gp_pde import _model
+
+    names = ("second", "first", "zeroth", "nonlinearity", "kernel", "components", "max_frequency", "weight", "jitter")
+    defaults = (1.0, 0.0, 0.0, None, "student", 5, 2.0, 200.0, 1e-6)
+    model, _ = _model(*args, *(options.get(name, default) for name, default in zip(names, defaults, strict=True)))
+    model.rescale(model.profile(model.start()).u)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["student", "gaussian"])
+def test_spectral_kernels_and_their_derivatives(xp: Any, make: Any, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    w, rho, mu = rng.uniform(0.5, 2, 4), rng.uniform(0.5, 2, 4), rng.uniform(0, 2, 4)
+    t = np.linspace(0.0, 3.0, 200)
+
+    def exact(t: np.ndarray, w: np.ndarray, rho: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        t = np.abs(t)[None, :]
+        w, rho, mu = w[:, None], rho[:, None], mu[:, None]
+        c = np.sqrt(5) * rho * t
+        m = (1 + c + c**2 / 3) * np.exp(-c) if kind == "student" else np.exp(-rho * t**2)
+        return np.sum(w * m * np.cos(TAU * mu * t), axis=0)
+
+    kernel = SpectralKernel(kind, make(np.log(w)), make(np.log(rho)), make(mu), xp)
+    np.testing.assert_allclose(to_host(kernel.value(make(-t))), exact(t, w, rho, mu), atol=1e-13)
+    orders = [to_host(order) for order in kernel.tables(make(t)).orders]
+    np.testing.assert_allclose(orders[0], exact(t, w, rho, mu), atol=1e-13)
+    h = 1e-4
+    shifted = [exact(t + k * h, w, rho, mu) for k in (-2, -1, 0, 1, 2)]
+    first = (shifted[0] - 8 * shifted[1] + 8 * shifted[3] - shifted[4]) / (12 * h)
+    second = (-shifted[0] + 16 * shifted[1] - 30 * shifted[2] + 16 * shifted[3] - shifted[4]) / (12 * h**2)
+    np.testing.assert_allclose(orders[1][1:], first[1:], atol=1e-7)
+    np.testing.assert_allclose(orders[2][1:], second[1:], atol=2e-5)
+    np.testing.assert_allclose(orders[1][0], 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["student", "gaussian"])
+def test_spectral_gradients(kind: str) -> None:
+    rng, t = np.random.default_rng(1), np.linspace(0.0, 3.0, 50)
+    theta, d = rng.uniform(0.2, 1.0, 12), rng.standard_normal(12)
+    cotangents = [rng.standard_normal(50) for _ in range(3)]
+    import array_api_compat.numpy as xp
+
+    def value(theta: np.ndarray) -> float:
+        tables = SpectralKernel(kind, theta[:4], theta[4:8], theta[8:], xp).tables(t)
+        return float(sum(c @ order for c, order in zip(cotangents, tables.orders, strict=True)))
+
+    gradient = SpectralKernel(kind, theta[:4], theta[4:8], theta[8:], xp).tables(t).gradient(cotangents)
+    difference = (value(theta + 1e-5 * d) - value(theta - 1e-5 * d)) / 2e-5
+    np.testing.assert_allclose(gradient @ d, difference, rtol=1e-6)
+
+
+def test_sums_over_diagonals(xp: Any, make: Any) -> None:
+    P, Q = vectors((9, 3)), vectors((9, 3), 1)
+    G = P @ Q.T
+    below = np.asarray([np.trace(G, -k) for k in range(9)])
+    above = np.asarray([0.0] + [np.trace(G, k) for k in range(1, 9)])
+    even, odd = lag_sums(make(P), make(Q), xp)
+    np.testing.assert_allclose(to_host(even), below + above, atol=1e-12)
+    np.testing.assert_allclose(to_host(odd), below - above, atol=1e-12)
+
+
+CASES = {
+    "poisson": {},
+    "gaussian": {"kernel": "gaussian"},
+    "general": {"second": 1.5, "first": 0.7, "zeroth": 2.0},
+    "allen-cahn": {"nonlinearity": lambda u: (u**3 - u, 3 * u**2 - 1)},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_the_gradient_of_the_profiled_loss(monkeypatch: pytest.MonkeyPatch, case: str, dims: int) -> None:
+    """Against central differences: 1e-6, with inner solves to rounding."""
+    monkeypatch.setattr(_gp_plane, "_INNER_RTOL", 1e-13)
+    monkeypatch.setattr(_gp_plane, "_INNER_MAXITER", 5000)
+    monkeypatch.setattr(_gp_plane, "_INNER_STEPS", 40)
+    rng = np.random.default_rng(2)
+    x, y = np.linspace(0.0, 3.0, 24), np.linspace(-1.0, 1.0, 9)
+    if dims == 1:
+        model = build(x, 5 * np.sin(7 * x) + 0.1 * vectors((24,)), np.cos(x), **CASES[case])
+    else:
+        source = 5 * np.sin(7 * x)[:, None] * np.cos(3 * y) + 0.1 * vectors((24, 9))
+        model = build((x, y), source, np.cos(x)[:, None] * y, **CASES[case])
+    theta = model.start() + 0.1 * rng.standard_normal(model.start().size)
+    gradient = model.gradient(model.profile(theta))
+    Q = model.components
+    blocks = [slice(i * Q, (i + 1) * Q) for i in range(3 * dims)]
+    for block in [*blocks, slice(-2, -1), slice(-1, None), slice(None)]:
+        d = np.zeros_like(theta)
+        d[block] = rng.standard_normal(theta.size)[block]
+        differences = []
+        for h in (1e-3, 2e-3):
+            differences.append((model.profile(theta + h * d).loss - model.profile(theta - h * d).loss) / (2 * h))
+        # Richardson: the error of the differences falls to h^4.
+        extrapolated = (4 * differences[0] - differences[1]) / 3
+        np.testing.assert_allclose(gradient @ d, extrapolated, rtol=1e-6, atol=1e-6 * np.max(np.abs(gradient)))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_the_profiled_solution_is_the_best(case: str, dims: int) -> None:
+    x, y = np.linspace(0.0, 3.0, 24), np.linspace(-1.0, 1.0, 9)
+    if dims == 1:
+        model = build(x, 5 * np.sin(7 * x), np.cos(x), **CASES[case])
+    else:
+        model = build((x, y), 5 * np.sin(7 * x)[:, None] * np.cos(3 * y), np.cos(x)[:, None] * y, **CASES[case])
+    theta = model.start()
+    best = model.profile(theta)
+    np.testing.assert_allclose(model.joint_loss(theta, best.u), best.loss, rtol=1e-6)
+    for seed in range(5):
+        for size in (1e-3, 1e-1):
+            assert model.joint_loss(theta, best.u + size * vectors(best.u.shape, seed)) > best.loss
+
+
+def sine(w: float, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = np.linspace(0.0, TAU, N)
+    return x, -(w**2) * np.sin(w * x), np.sin(w * x)
+
+
+@pytest.mark.parametrize("kernel", ["student", "gaussian"])
+def test_sin_20_x(kernel: str) -> None:
+    """The start at F=8 is above Nyquist, 7.88, which is said; the frequency 20 / 2 pi is found."""
+    x, f, u = sine(20.0, 100)
+    with pytest.warns(ConvergenceWarning, match="Nyquist"):
+        solution = gp_pde(x, f, u, components=12, max_frequency=8.0, kernel=kernel)
+    assert solution.converged
+    assert relative(solution.u, u) <= 5e-3
+    fine = np.linspace(0.0, TAU, 301)
+    assert relative(solution.predict(fine), np.sin(20 * fine)) <= 5e-3
+    assert solution.frequencies[0].max() <= 99 / (2 * TAU)
+    assert solution.residual <= solution.tolerance
+    assert solution.losses[-1] == solution.loss < solution.losses[0]
+
+
+def test_libraries_agree(xp: Any, make: Any) -> None:
+    x, f, u = sine(8.0, 60)
+    solution = gp_pde(make(x), make(f), make(u), components=8, max_frequency=3.0)
+    assert type(solution.u) is type(make(u))
+    assert relative(solution.u, u) <= 5e-3
+    assert relative(solution.predict(make(x)), u) <= 5e-3
+    single = gp_pde(*(make(a.astype(np.float32)) for a in (x, f, u)), components=8, max_frequency=3.0)
+    assert single.u.dtype == single.predict(make(x.astype(np.float32))).dtype == xp.float32
+    assert relative(single.u, u) <= 5e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "source"),
+    [
+        ({"nonlinearity": lambda u: (u**3 - u, 3 * u**2 - 1)}, lambda u, du, ddu: ddu + u**3 - u),
+        ({"first": 3.0, "zeroth": 2.0}, lambda u, du, ddu: ddu + 3 * du + 2 * u),
+    ],
+    ids=["allen-cahn", "convection"],
+)
+def test_other_equations(options: dict[str, Any], source: Any) -> None:
+    x, ddu, u = sine(20.0, 120)
+    solution = gp_pde(x, source(u, 20 * np.cos(20 * x), ddu), u, components=12, max_frequency=6.0, **options)
+    assert relative(solution.u, u) <= 5e-3
+
+
+def test_variable_coefficients_and_boundary_values() -> None:
+    x = np.linspace(0.0, 3.0, 80)
+    u, du, ddu = np.cos(9 * x) + x, -9 * np.sin(9 * x) + 1, -81 * np.cos(9 * x)
+    f = (1 + x) * ddu + np.sin(x) * du - x**2 * u
+    solution = gp_pde(x, f, u, second=1 + x, first=np.sin(x), zeroth=-(x**2), components=10, max_frequency=5.0)
+    assert relative(solution.u, u) <= 5e-3
+    assert solution.boundary_gap < 1e-3
+    assert solution.equation_residual < 1e-2
+
+
+def test_a_rectangle(make: Any) -> None:
+    x, y = np.linspace(0.0, TAU, 30), np.linspace(0.0, 3.0, 18)
+    u = np.sin(6 * x)[:, None] * np.cos(4 * y)
+    solution = gp_pde((make(x), make(y)), make(-52 * u), make(u), components=6, max_frequency=(2.0, 1.5))
+    assert relative(solution.u, u) <= 1e-2
+    fine_x, fine_y = np.linspace(0.2, 6.0, 31), np.linspace(0.1, 2.9, 23)
+    exact = np.sin(6 * fine_x)[:, None] * np.cos(4 * fine_y)
+    on_grid = to_host(solution.predict((make(fine_x), make(fine_y))))
+    assert relative(on_grid, exact) <= 1e-2
+    points = np.stack([fine_x[:23], fine_y], axis=1)
+    np.testing.assert_allclose(to_host(solution.predict(make(points))), np.diagonal(on_grid), atol=1e-10)
+
+
+def test_a_solution_of_another_size() -> None:
+    x, f, u = sine(8.0, 60)
+    for size in (1e-4, 1e5):
+        solution = gp_pde(x, size * f, size * u, components=8, max_frequency=3.0)
+        assert relative(solution.u, size * u) <= 5e-3
+
+
+@pytest.mark.filterwarnings("ignore::xpsolve.backends.errors.ConvergenceWarning")
+def test_limits_and_callbacks() -> None:
+    x, f, u = sine(8.0, 60)
+    seen: list[Any] = []
+
+    def stop(iterate: Any) -> None:
+        seen.append(iterate)
+        if iterate.n_iter == 3:
+            raise StopIteration
+
+    options: dict[str, Any] = {"components": 8, "max_frequency": 3.0}
+    stopped = gp_pde(x, f, u, callback=stop, **options)
+    assert (stopped.status, stopped.n_iter) == (Status.STOPPED, 3)
+    np.testing.assert_allclose(seen[-1].u, stopped.u)
+    assert gp_pde(x, f, u, maxiter=2, **options).status is Status.MAX_ITER
+    assert gp_pde(x, f, u, maxiter=0, **options).status is Status.MAX_ITER
+    assert gp_pde(x, f, u, time_limit=1e-9, **options).status is Status.TIME_LIMIT
+
+    def fail(iterate: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        gp_pde(x, f, u, callback=fail, **options)
+    assert caught.value.result.status is Status.BREAKDOWN  # type: ignore[attr-defined]
+
+
+def test_pde_refusals() -> None:
+    x, f, u = sine(8.0, 60)
+    with pytest.raises(InputError, match="not uniform"):
+        gp_pde(x**2, f, u)
+    with pytest.raises(InputError, match="increase"):
+        gp_pde(-x, f, u)
+    with pytest.raises(InputError, match="source has shape"):
+        gp_pde(x, f[:-1], u)
+    with pytest.raises(InputError, match="axes"):
+        gp_pde((x, x, x), f, u)
+    with pytest.raises(InputError, match="kernel"):
+        gp_pde(x, f, u, kernel="rbf")
+    with pytest.raises(InputError, match="one for each axis"):
+        gp_pde(x, f, u, second=(1.0, 2.0))
+    with pytest.raises(InputError, match="second has shape"):
+        gp_pde((x, x), np.outer(f, u), np.outer(u, u), second=(x, x))
+    with pytest.raises(BackendError, match="boundary"):
+        gp_pde(x, f, u.astype(np.float32))
+    with pytest.raises(InputError, match="at least 4"):
+        gp_pde(x[:3], f[:3], u[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["student", "gaussian"])
+def test_sin_100_x(kernel: str) -> None:
+    x, f, u = sine(100.0, 400)
+    solution = gp_pde(x, f, u, components=30, max_frequency=20.0, kernel=kernel)
+    fine = np.linspace(0.0, TAU, 1201)
+    assert solution.converged
+    assert relative(solution.u, u) <= 1e-3
+    assert relative(solution.predict(fine), np.sin(100 * fine)) <= 1e-3
+
+
+@pytest.mark.slow
+def test_a_fast_product_on_a_square() -> None:
+    x = np.linspace(0.0, TAU, 80)
+    u = np.outer(np.sin(20 * x), np.sin(20 * x))
+    solution = gp_pde((x, x), -800 * u, u, components=19, max_frequency=6.0)
+    assert relative(solution.u, u) <= 2e-3
+    fine = np.linspace(0.0, TAU, 200)
+    assert relative(solution.predict((fine, fine)), np.outer(np.sin(20 * fine), np.sin(20 * fine))) <= 2e-3

@@ -2,6 +2,7 @@
 
 from .circulant import circulant_preconditioner
 from .gaussian_process import GaussianProcess
+from .gp_pde import GPSolution, gp_pde
 from .kernel import kernel_operator
 from .kernel_ridge import KernelRidge, kernel_ridge
 from .kronecker import KroneckerOperator, kronecker
@@ -9,12 +10,14 @@ from .kronecker_sum import KroneckerSum, kronecker_sum
 from .toeplitz import ToeplitzOperator, toeplitz
 
 __all__ = [
+    "GPSolution",
     "GaussianProcess",
     "KernelRidge",
     "KroneckerOperator",
     "KroneckerSum",
     "ToeplitzOperator",
     "circulant_preconditioner",
+    "gp_pde",
     "kernel_operator",
     "kernel_ridge",
     "kronecker",
