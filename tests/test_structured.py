@@ -431,7 +431,7 @@ def build(*args: Any, **options: Any) -> Any:
     names = ("second", "first", "zeroth", "nonlinearity", "kernel", "components", "max_frequency", "weight", "jitter")
     defaults = (1.0, 0.0, 0.0, None, "student", 5, 2.0, 200.0, 1e-6)
     model, _ = _model(*args, *(options.get(name, default) for name, default in zip(names, defaults, strict=True)))
-    model.rescale(model.profile(model.start()).u)
+    model.find_scale()
     return model
 
 

@@ -28,7 +28,7 @@ class Line(Model):
 
     def profile(self, theta: Any) -> Solution:
         """Minimise the loss over ``u`` for fixed parameters (host array ``theta``)."""
-        xp, (n,), (f, g) = self.xp, self.shape, (self.source, self.boundary)
+        xp, f, g = self.xp, self.source, self.boundary
         (kernel,), log_tau, log_v = self.unpack(theta)
         tables = kernel.tables(self.lags[0])
         K = self.toeplitz(tables.orders[0], 1.0, 0) + self.jitter * self.eye[0]
@@ -74,7 +74,7 @@ class Line(Model):
 
     def gradient(self, s: Solution) -> Any:
         """Gradient of the profiled loss; ``u`` is optimal, so only the explicit dependence counts (envelope theorem)."""
-        xp, (n,) = self.xp, self.shape
+        xp = self.xp
         L, A = s.factors
         v = math.exp(self.unpack(s.theta)[2])
         p = cho_solve(L, A.T @ s.r, xp=xp)
@@ -98,6 +98,10 @@ class Line(Model):
         moment = xp.fft.irfft(transform * xp.conj(weighted), n=2 * n)[:n]
         sums = ((n - m) * plain - 2.0 * moment) / c[0]
         return xp.where(m > 0, 2.0 * sums, sums)
+
+    def curvature(self, s: Solution, axis: int) -> Array:
+        """``K'' K^{-1} u``."""
+        return self.toeplitz(s.tables[0].orders[2], 1.0, axis) @ s.alpha
 
     def joint_loss(self, theta: Any, u: Array) -> float:
         """The loss at any ``u``, which `profile` minimises."""

@@ -22,6 +22,8 @@ _LOG_RHO_LEAST = -6.0
 # Decay of a component over one grid step, at most: a whiter one makes any source a solution of any size.
 _STEEPEST = 0.5
 _SAME, _HALVINGS = 1e-9, 20
+# Second differences, relative to the solution, below which an axis is a straight line and tells nothing.
+_STRAIGHT = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,10 @@ class Model:
         self.kind, self.components, self.frequency = kind, components, tuple(frequency)
         self.weight, self.jitter, self._relative_jitter = weight, jitter, jitter
         self.scale = 1.0
-        self.steps, self.lags, self.eye, self._index = [], [], [], []
+        self.steps: list[float] = []
+        self.lags: list[Array] = []
+        self.eye: list[Array] = []
+        self._index: list[Array] = []
         for x in grids:
             n = x.shape[0]
             step = (host_float(x[-1]) - host_float(x[0])) / (n - 1)
@@ -95,7 +100,7 @@ class Model:
             self.lags.append(xp.astype(k, x.dtype) * step)
             self.eye.append(xp.eye(n, dtype=x.dtype, device=device(x)))
             self._index.append(xp.reshape(k[:, None] - k[None, :] + (n - 1), (-1,)))
-        self.source_size = math.sqrt(host_float(xp.mean(source * source)))
+        self.source_size: float = math.sqrt(host_float(xp.mean(source * source)))
 
     def toeplitz(self, lags: Array, sign: float, axis: int) -> Array:
         """The matrix with ``lags[i - j]`` below the diagonal and ``sign`` times its mirror image above."""
@@ -115,16 +120,36 @@ class Model:
         Q, xp = self.components, self.xp
         parts = xp.asarray(theta, dtype=self.source.dtype, device=device(self.source), copy=True)
         kernels = tuple(
-            SpectralKernel(self.kind, *(parts[(3 * a + i) * Q : (3 * a + i + 1) * Q] for i in range(3)), xp)
-            for a in range(len(self.grids))
+            SpectralKernel(self.kind, parts[a : a + Q], parts[a + Q : a + 2 * Q], parts[a + 2 * Q : a + 3 * Q], xp)
+            for a in range(0, 3 * Q * len(self.grids), 3 * Q)
         )
         return kernels, float(theta[-2]), float(theta[-1])
 
-    def rescale(self, u: Array) -> None:
-        """Take the size of the solution from a first guess: prior variance, jitter and noise are relative to it."""
-        size = math.sqrt(host_float(self.xp.mean(u * u)))
-        self.scale = size if size > 0 and math.isfinite(size) else 1.0
+    def find_scale(self) -> None:
+        """Settle the size of the solution, to which prior variance, jitter and noise are relative."""
+        xp = self.xp
+        # The size that gives the first prior second derivatives of the size of the source, or that of the boundary values.
+        speed = max(2.0 * math.pi * f for f in self.frequency) ** 2 / math.sqrt(5.0)
+        most = max(host_float(xp.max(xp.abs(a))) for a in self.second)
+        edges = host_float(xp.max(xp.abs(self.boundary * self.on_edge())))
+        size = max(edges, self.source_size / (most * speed) if most > 0 else 0.0)
+        for _ in range(3):
+            self.scale = size if size > 0 and math.isfinite(size) else 1.0
+            self.jitter = self._relative_jitter * self.scale**2
+            u = self.profile(self.start()).u
+            size = math.sqrt(host_float(xp.mean(u * u)))
+        self.scale = size if size > 0 and math.isfinite(size) else self.scale
         self.jitter = self._relative_jitter * self.scale**2
+
+    def on_edge(self) -> Array:
+        """One at the points of the boundary, zero elsewhere."""
+        xp = self.xp
+        inner = xp.ones_like(self.source)
+        for axis, x in enumerate(self.grids):
+            k = xp.arange(x.shape[0], device=device(x))
+            keep = xp.astype((k > 0) & (k < x.shape[0] - 1), self.source.dtype)
+            inner = inner * (keep if axis == len(self.grids) - 1 else keep[:, None])
+        return 1.0 - inner
 
     def start(self) -> Any:
         """Equal weights, unit decay, frequencies spread evenly up to the largest."""
@@ -165,8 +190,11 @@ class Model:
         return pairs
 
     def _unit(self) -> float:
+        if self.source_size > 0:
+            return self.source_size
         extent = max(step * (n - 1) for step, n in zip(self.steps, self.shape, strict=True))
-        return self.source_size if self.source_size > 0 else self.scale * (math.pi / extent) ** 2
+        size: float = self.scale * (math.pi / extent) ** 2
+        return size
 
     @staticmethod
     def _precision(level: float, size: float) -> float:
@@ -179,7 +207,8 @@ class Model:
         moving = moving + (0.5 * self.weight * math.exp(log_tau)) * xp.sum(gap * gap)
         moving = moving + (0.5 * math.exp(log_v)) * xp.sum(r * r)
         fixed = 0.5 * self.weight * math.prod(gap.shape) * log_tau + 0.5 * math.prod(r.shape) * log_v
-        return host_float(moving) - fixed
+        total: float = host_float(moving) - fixed
+        return total
 
     def join(self, kernel_gradients: list[Array], s: Solution) -> Any:
         """The whole gradient on the host."""
@@ -190,6 +219,26 @@ class Model:
         by_tau = -0.5 * self.weight * (math.prod(s.gap.shape) - tau * float(norms[0]))
         by_v = -0.5 * (math.prod(s.r.shape) - v * float(norms[1]))
         return np.concatenate([np.asarray(to_host(xp.concat(kernel_gradients)), dtype=float), [by_tau, by_v]])
+
+    def resolution(self, s: Solution) -> float:
+        """How much of the process' second derivatives the differences of its values show, the least over the axes.
+
+        A wave at the Nyquist frequency shows ``(2 / pi)^2``, a slower one more. Less means that the process has other
+        derivatives than its values have: the prior has collapsed to one of no size that fits any source.
+        """
+        xp, ratios = self.xp, []
+        size = xp.sqrt(xp.sum(s.u * s.u))
+        for axis, step in enumerate(self.steps):
+            u = s.u if axis == 0 else s.u.T
+            process = self.curvature(s, axis) * step**2
+            shown = xp.sqrt(xp.sum((u[2:, ...] - 2.0 * u[1:-1, ...] + u[:-2, ...]) ** 2))
+            true = xp.sqrt(xp.sum(process[1:-1, ...] ** 2))
+            ratios.append(xp.where(true > _STRAIGHT * size, shown / xp.where(true > 0, true, 1.0), 1.0))
+        return host_float(xp.min(xp.stack(ratios)))
+
+    def curvature(self, s: Solution, axis: int) -> Array:
+        """Second derivative of the process along an axis, that axis first."""
+        raise NotImplementedError
 
     def profile(self, theta: Any) -> Solution:
         """See the subclasses."""

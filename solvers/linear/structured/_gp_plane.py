@@ -168,6 +168,12 @@ class Plane(Model):
             parts.append(s.tables[axis].gradient([c0, v * self.first[axis] * odd, v * self.second[axis] * even]))
         return self.join(parts, s)
 
+    def curvature(self, s: Solution, axis: int) -> Array:
+        """``K'' K^{-1}`` along the axis, applied to ``U`` or its transpose."""
+        a, b, Z = s.factors
+        own, other, field = (a, b, Z) if axis == 0 else (b, a, Z.T)
+        return self.toeplitz(s.tables[axis].orders[2], 1.0, axis) @ (own.W @ field @ other.L.T)
+
     def joint_loss(self, theta: Any, u: Array) -> float:
         """The loss at any ``U``, which `profile` minimises."""
         _, log_tau, log_v = self.unpack(theta)
@@ -182,5 +188,7 @@ class Plane(Model):
         left, right = (
             kernel.value(p[:, None] - x[None, :]) for kernel, p, x in zip(s.kernels, columns, self.grids, strict=True)
         )
-        product = left @ s.alpha
+        # Whitened: the entries of K_1^{-1} U K_2^{-1} are too large to cancel well.
+        a, b, Z = s.factors
+        product, right = (left @ a.W) @ Z, right @ b.W
         return product @ right.T if isinstance(points, tuple) else self.xp.sum(product * right, axis=1)

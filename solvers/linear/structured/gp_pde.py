@@ -8,6 +8,7 @@ loss of its answer is minimised over the parameters alone by L-BFGS.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ from .spectral_kernels import KINDS
 
 # Steps in a row that must leave the solution where it is.
 _QUIET_STEPS = 5
+# A Nyquist wave shows (2 / pi)^2 = 0.41 of its second derivative in differences; a collapsed prior less than 0.1.
+_RESOLUTION = 0.3
+_RESTARTS = 5
 
 
 def gp_pde(
@@ -108,7 +112,8 @@ def gp_pde(
         |z|^2 / 2 + log det K / 2 + weight (tau |gap|^2 - n_b log tau) / 2 + (v |r|^2 - n log v) / 2
 
     It has no minimum in ``tau`` and ``v`` alone and falls without end as the prior collapses; the noise levels are kept
-    between 1e-4 and 1e-2 of the sizes of solution and source, and each component is wide enough to be seen by the grid. An
+    from 1e-4 to 1 of the size of the solution and from 1e-4 to 1e-2 of that of the source, each component is wide enough to
+    be seen by the grid, and a step to a process whose second derivatives are not those of its values is turned back. An
     evaluation costs O(n^3) on an interval, O(n^3) a conjugate gradient step on a rectangle. float32 data are computed in
     float64 where the device has it. For a smooth solution on a simple domain a Chebyshev method is far more accurate and
     faster; this one is for unknown frequencies and for sources known at grid points only.
@@ -137,7 +142,7 @@ def gp_pde(
     check_callable(callback, "callback")
     if time_limit is not None:
         check_scalar(time_limit, "time_limit", positive=True)
-    model.rescale(model.profile(model.start()).u)
+    model.find_scale()
     run = _Run(model, rtol, dtype, callback, time_limit)
     result = run.minimise(maxiter)
     warn_unless_converged(result, "gp_pde")
@@ -203,6 +208,7 @@ class _Run:
         self.losses: list[float] = []
         self.status: Status | None = None
         self.best: Solution | None = None
+        self.least_resolution = 0.0
 
     def minimise(self, maxiter: int) -> GPSolution:
         from scipy.optimize import minimize
@@ -210,25 +216,33 @@ class _Run:
         start = self.model.start()
         self.best = self.solution(start)
         self.losses.append(self.best.loss)
+        # A source that the grid does not resolve starts below; then it must not get much worse.
+        self.least_resolution = min(_RESOLUTION, 0.5 * self.model.resolution(self.best))
         if maxiter == 0:
             return self.result(Status.MAX_ITER)
-        # ftol and gtol: where float64 ends; the stopping rule is the one of the solution.
-        options = {"maxiter": maxiter, "maxfun": 20 * maxiter, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-9}
-        try:
-            outcome = minimize(
-                self.value, start * self.stretch, jac=True, method="L-BFGS-B", options=options, callback=self.accept,
-                bounds=[(low * f, high * f) for (low, high), f in zip(self.model.bounds(), self.stretch, strict=True)],
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            return self.result(Status.INTERRUPTED)
-        except Exception as err:
-            err.result = self.result(Status.BREAKDOWN)  # type: ignore[attr-defined]
-            raise
+        bounds = [(low * f, high * f) for (low, high), f in zip(self.model.bounds(), self.stretch, strict=True)]
+        # A line search that met only steps to be turned back ends L-BFGS; without its memory it may go on.
+        for _ in range(1 + _RESTARTS):
+            left = maxiter - len(self.changes)
+            # ftol and gtol: where float64 ends; the stopping rule is the one of the solution.
+            options = {"maxiter": left, "maxfun": 20 * left, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-9}
+            try:
+                minimize(
+                    self.value, self.best.theta * self.stretch, jac=True, method="L-BFGS-B", options=options,
+                    callback=self.accept, bounds=bounds,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                return self.result(Status.INTERRUPTED)
+            except Exception as err:
+                err.result = self.result(Status.BREAKDOWN)  # type: ignore[attr-defined]
+                raise
+            if self.status is None and len(self.changes) >= maxiter:
+                self.status = Status.MAX_ITER
+            if self.status is not None:
+                break
         if self.status is None:
-            # SciPy's success without our rule: the loss has ended, not the change of the solution.
-            limit = outcome.nit >= maxiter or outcome.status == 1
             quiet = len(self.changes) >= _QUIET_STEPS and self.residual() <= self.rtol
-            self.status = Status.CONVERGED if quiet else Status.MAX_ITER if limit else Status.STAGNATED
+            self.status = Status.CONVERGED if quiet else Status.STAGNATED
         return self.result(self.status)
 
     def solution(self, theta: Any) -> Solution:
@@ -244,14 +258,18 @@ class _Run:
 
     def value(self, stretched: Any) -> tuple[float, Any]:
         found = self.solution(stretched / self.stretch)
-        return found.loss, self.model.gradient(found) / self.stretch
+        gradient = self.model.gradient(found) / self.stretch
+        if self.model.resolution(found) < self.least_resolution:
+            # Lower losses lie beyond, of solutions that are none: a line search must turn back.
+            return abs(found.loss) + 10.0 * abs(self.losses[0]) + 1.0, gradient
+        return found.loss, gradient
 
     def accept(self, intermediate_result: Any) -> None:
         xp = self.model.xp
         found, before = self.solution(intermediate_result.x / self.stretch), self.best
         assert before is not None
-        size = host_float(xp.sum(found.u * found.u)) ** 0.5
-        change = host_float(xp.sum((found.u - before.u) ** 2)) ** 0.5
+        size = math.sqrt(host_float(xp.sum(found.u * found.u)))
+        change = math.sqrt(host_float(xp.sum((found.u - before.u) ** 2)))
         self.best = found
         self.losses.append(found.loss)
         self.changes.append(change / size if size > 0 else change)
@@ -276,7 +294,7 @@ class _Run:
         assert s is not None
 
         def mean_square(a: Array) -> float:
-            return host_float(xp.mean(a * a)) ** 0.5
+            return math.sqrt(host_float(xp.mean(a * a)))
 
         def cast(arrays: Any) -> tuple[Array, ...]:
             return tuple(xp.astype(a, self.dtype) for a in arrays)
@@ -368,7 +386,7 @@ def _nyquist(x: Array, dtype: Any, name: str, xp: Namespace) -> float:
     if n < 4:
         raise InputError(f"{name} has {n} points, expected at least 4")
     start, end = host_float(x[0]), host_float(x[-1])
-    step = (end - start) / (n - 1)
+    step: float = (end - start) / (n - 1)
     if not step > 0:
         raise InputError(f"{name} must increase")
     gaps = host_float(xp.max(xp.abs(x[1:] - x[:-1] - step)))
