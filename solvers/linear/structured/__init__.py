@@ -1,8 +1,9 @@
 """Structured systems: Kronecker, Toeplitz and kernel matrices, and Gaussian processes that solve PDEs."""
 
+from ._gp_run import GPSolution
 from .circulant import circulant_preconditioner
 from .gaussian_process import GaussianProcess
-from .gp_pde import GPSolution, gp_pde
+from .gp_pde import gp_pde
 from .kernel import kernel_operator
 from .kernel_ridge import KernelRidge, kernel_ridge
 from .kronecker import KroneckerOperator, kronecker
