@@ -428,8 +428,19 @@ def build(*args: Any, **options: Any) -> Any:
     """The model behind `gp_pde`, at the scale of a first guess."""
     from xpsolve.solvers.linear.structured.gp_pde import _model
 
-    names = ("second", "first", "zeroth", "nonlinearity", "kernel", "components", "max_frequency", "weight", "jitter")
-    defaults = (1.0, 0.0, 0.0, None, "student", 5, 2.0, 200.0, 1e-6)
+    names = (
+        "second",
+        "first",
+        "zeroth",
+        "nonlinearity",
+        "kernel",
+        "components",
+        "max_frequency",
+        "weight",
+        "jitter",
+        "noise",
+    )
+    defaults = (1.0, 0.0, 0.0, None, "student", 5, 2.0, 200.0, 1e-6, (1e-4, 1e-2))
     model, _ = _model(*args, *(options.get(name, default) for name, default in zip(names, defaults, strict=True)))
     model.find_scale()
     return model
@@ -615,6 +626,14 @@ def test_a_solution_of_another_size() -> None:
         assert relative(solution.u, size * u) <= 5e-3
 
 
+def test_a_noisy_source() -> None:
+    """Noise of 5 % of the source, independent at each point, is averaged out."""
+    x, f, u = sine(20.0, 100)
+    noisy = f + 20.0 * vectors((100,))
+    solution = gp_pde(x, noisy, u, components=12, max_frequency=6.0, noise=(1e-2, 1e-1), rtol=1e-3)
+    assert relative(solution.u, u) <= 3e-2
+
+
 @pytest.mark.filterwarnings("ignore::xpsolve.backends.errors.ConvergenceWarning")
 def test_limits_and_callbacks() -> None:
     x, f, u = sine(8.0, 60)
@@ -659,6 +678,9 @@ def test_pde_refusals() -> None:
         gp_pde((x, x), np.outer(f, u), np.outer(u, u), second=(x, x))
     with pytest.raises(BackendError, match="boundary"):
         gp_pde(x, f, u.astype(np.float32))
+    for noise in ((1e-2, 1e-4), 1e-2, (0.0, 1e-2)):
+        with pytest.raises(InputError, match="noise"):
+            gp_pde(x, f, u, noise=noise)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at least 4"):
         gp_pde(x[:3], f[:3], u[:3])
 

@@ -13,9 +13,9 @@ from .spectral_kernels import SpectralKernel, Tables
 
 Reaction = Callable[[Array], tuple[Array, Array]]
 
-# Relative noise of boundary values and of the equation: least, first, most. Without an upper bound all data become noise,
-# without a lower one the likelihood grows for ever.
-_GAP_NOISE, _EQUATION_NOISE = (1e-4, 1.0, 1.0), (1e-4, 1e-3, 1e-2)
+# Relative noise of the boundary values: least, first, most. Without an upper bound all data become noise, without a lower
+# one the likelihood grows for ever.
+_GAP_NOISE = (1e-4, 1.0, 1.0)
 # Bounds of log w about the mean prior variance; 12 below is pruned.
 _LOG_W = (-12.0, 10.0)
 _LOG_RHO_LEAST = -6.0
@@ -56,7 +56,7 @@ class Model:
         Coefficient of ``u``.
     nonlinearity : callable, optional
         ``u -> (c(u), c'(u))``.
-    kind, components, frequency, weight, jitter
+    kind, components, frequency, weight, jitter, noise
         See `gp_pde`.
     xp : namespace
         Of the arrays.
@@ -77,6 +77,7 @@ class Model:
         frequency: Sequence[float],
         weight: float,
         jitter: float,
+        noise: tuple[float, float],
         xp: Namespace,
     ) -> None:
         self.grids, self.source, self.boundary, self.xp = grids, source, boundary, xp
@@ -88,6 +89,7 @@ class Model:
         self.kind, self.components, self.frequency = kind, components, tuple(frequency)
         self.weight, self.jitter, self._relative_jitter = weight, jitter, jitter
         self.scale = 1.0
+        self._noise = (noise[0], math.sqrt(noise[0] * noise[1]), noise[1])
         self.steps: list[float] = []
         self.lags: list[Array] = []
         self.eye: list[Array] = []
@@ -160,7 +162,7 @@ class Model:
         for axis, largest in enumerate(self.frequency):
             variance = self.scale**2 if axis == 0 else 1.0
             parts += [np.full(Q, math.log(variance / Q)), np.zeros(Q), np.linspace(0.0, 1.0, Q) * largest]
-        noise = [self._precision(_GAP_NOISE[1], self.scale), self._precision(_EQUATION_NOISE[1], self._unit())]
+        noise = [self._precision(_GAP_NOISE[1], self.scale), self._precision(self._noise[1], self._unit())]
         theta = np.concatenate([*parts, noise])
         low, high = np.transpose(self.bounds())
         return np.clip(theta, low, high)
@@ -185,7 +187,7 @@ class Model:
             most = math.log(0.5 * steepest**2) if self.kind == "gaussian" else math.log(steepest / math.sqrt(5.0))
             least = min(_LOG_RHO_LEAST, math.log(1e-2 / extent))
             pairs += [(middle + _LOG_W[0], middle + _LOG_W[1])] * Q + [(least, most)] * Q + [(0.0, 0.5 / step)] * Q
-        for size, (least, _, most) in ((self.scale, _GAP_NOISE), (self._unit(), _EQUATION_NOISE)):
+        for size, (least, _, most) in ((self.scale, _GAP_NOISE), (self._unit(), self._noise)):
             pairs.append((self._precision(most, size), self._precision(least, size)))
         return pairs
 

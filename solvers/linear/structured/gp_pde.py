@@ -38,6 +38,7 @@ def gp_pde(
     max_frequency: float | Sequence[float] | None = None,
     weight: float = 200.0,
     jitter: float = 1e-6,
+    noise: tuple[float, float] = (1e-4, 1e-2),
     rtol: float = 1e-4,
     maxiter: int = 200,
     callback: Callback | None = None,
@@ -70,6 +71,8 @@ def gp_pde(
         Weight of the boundary values in the loss.
     jitter : float
         Added to the diagonal of the kernel matrices, relative to the prior variance.
+    noise : pair of floats
+        Least and most standard deviation of the noise of the source, relative to its root mean square; learned in between.
     rtol : float
         Stop when the solution has changed by at most ``rtol`` of its norm in each of five steps.
     maxiter : int
@@ -103,7 +106,7 @@ def gp_pde(
         |z|^2 / 2 + log det K / 2 + weight (tau |gap|^2 - n_b log tau) / 2 + (v |r|^2 - n log v) / 2
 
     It has no minimum in ``tau`` and ``v`` alone and falls without end as the prior collapses; the noise levels are kept
-    from 1e-4 to 1 of the size of the solution and from 1e-4 to 1e-2 of that of the source, each component is wide enough to
+    from 1e-4 to 1 of the size of the solution and within ``noise`` of that of the source, each component is wide enough to
     be seen by the grid, and a step to a process whose second derivatives are not those of its values is turned back. An
     evaluation costs O(n^3) on an interval, O(n^3) a conjugate gradient step on a rectangle. float32 data are computed in
     float64 where the device has it. For a smooth solution on a simple domain a Chebyshev method is far more accurate and
@@ -126,7 +129,19 @@ def gp_pde(
     True
     """
     model, dtype = _model(
-        grids, source, boundary, second, first, zeroth, nonlinearity, kernel, components, max_frequency, weight, jitter
+        grids,
+        source,
+        boundary,
+        second,
+        first,
+        zeroth,
+        nonlinearity,
+        kernel,
+        components,
+        max_frequency,
+        weight,
+        jitter,
+        noise,
     )
     rtol = check_scalar(rtol, "rtol", non_negative=True)
     check_count(maxiter, "maxiter", minimum=0)
@@ -153,6 +168,7 @@ def _model(
     max_frequency: Any,
     weight: float,
     jitter: float,
+    noise: Any,
 ) -> tuple[Model, Any]:
     """Check everything, in the widest dtype; the caller's dtype beside it."""
     axes = tuple(grids) if isinstance(grids, tuple | list) else (grids,)
@@ -173,6 +189,11 @@ def _model(
     check_callable(nonlinearity, "nonlinearity")
     check_scalar(weight, "weight", positive=True)
     check_scalar(jitter, "jitter", positive=True)
+    if not isinstance(noise, tuple | list) or len(noise) != 2:
+        raise InputError(f"noise is {noise!r}, expected a pair of numbers")
+    least, most = (check_scalar(level, "noise", positive=True) for level in noise)
+    if least > most:
+        raise InputError(f"noise is {noise!r}, expected the smaller number first")
     frequency = [0.75 * limit for limit in nyquist] if max_frequency is None else _each(max_frequency, len(axes))
     for value, limit in zip(frequency, nyquist, strict=True):
         if check_scalar(value, "max_frequency", positive=True) > limit:
@@ -198,7 +219,7 @@ def _model(
     model: Model = kind(
         axes, xp.astype(source, wide), xp.astype(boundary, wide), second=derivatives["second"], first=derivatives["first"],
         zeroth=coefficient(zeroth, "zeroth", shape), nonlinearity=nonlinearity, kind=kernel, components=components,
-        frequency=frequency, weight=weight, jitter=jitter, xp=xp,
+        frequency=frequency, weight=weight, jitter=jitter, noise=(least, most), xp=xp,
     )  # fmt: skip
     return model, dtype
 
