@@ -143,6 +143,7 @@ def test_types_are_shipped() -> None:
         "xpsolve.solvers.linear",
         "xpsolve.solvers.linear.preconditioners",
         "xpsolve.solvers.linear.sketching",
+        "xpsolve.solvers.linear.structured",
         "xpsolve.solvers.ot",
         "xpsolve.solvers.kde",
         "xpsolve.problems",
