@@ -104,6 +104,10 @@ class _State(NamedTuple):
     curvature: Array
 
 
+# Bytes, below the 32 MB up to which the threshold adapts.
+_KEPT = 31 << 20
+
+
 class _Method:
     """What one and many right-hand sides share: starting from a residual, and the recomputed truth."""
 
@@ -111,6 +115,10 @@ class _Method:
         self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
         self.may_look = is_numpy(system.xp)
+        if self.may_look:
+            # glibc hands freed vectors back to the system, and each step would fault them in again. Freeing one block near
+            # the limit of its adaptive threshold (mallopt(3)) ends that; untouched the block costs nothing.
+            self.xp.empty(_KEPT, dtype=self.xp.uint8)
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
@@ -212,26 +220,29 @@ class _Rows:
 
     def __init__(self, like: Array, xp: Namespace) -> None:
         n, k = like.shape
-        self.xp, self.k, self.together = xp, k, max(1, _LONG // k)
+        self.xp, self.k, self.together = xp, k, max(1, _LONG // max(1, k))
         self.cut = n - n % self.together
         self.wide = (self.cut // self.together, self.together * k)
         self.ones = xp.ones(self.wide[0], dtype=like.dtype)
+        self.repeat = xp.ones((self.together, 1), dtype=xp.real(like).dtype)
         self.complex = xp.isdtype(like.dtype, "complex floating")
 
     def along(self, x: Array, a: Array, p: Array) -> Array:
         """``x + a p``, each column with its own factor."""
         xp, cut = self.xp, self.cut
         out = xp.empty(x.shape, dtype=x.dtype)
-        factors = xp.broadcast_to(a, (self.together, self.k)).ravel()
+        factors = (self.repeat * a).reshape(-1)
         xp.multiply(p[:cut].reshape(self.wide), factors, out=out[:cut].reshape(self.wide))
-        xp.multiply(p[cut:], a, out=out[cut:])
+        if cut < len(p):
+            xp.multiply(p[cut:], a, out=out[cut:])
         out += x
         return out
 
     def dot(self, u: Array, v: Array) -> Array:
         """The real parts of the inner products of the columns."""
-        xp, cut = self.xp, self.cut
+        cut = self.cut
         product = (u.conj() if self.complex else u) * v
-        sums = (self.ones @ product[:cut].reshape(self.wide)).reshape((self.together, self.k))
-        total = xp.sum(sums, axis=0) + xp.sum(product[cut:], axis=0)
+        total = (self.ones @ product[:cut].reshape(self.wide)).reshape((self.together, self.k)).sum(axis=0)
+        if cut < len(u):
+            total = total + product[cut:].sum(axis=0)
         return total.real if self.complex else total
