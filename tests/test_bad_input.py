@@ -323,6 +323,19 @@ TABLE = [
             (preconditioners.fast_poisson, {"boundary": (("no such boundary", InputError),)}),
         )
     ),
+    *(
+        Entry(
+            build.__name__,
+            lambda B, x0, build=build, L=4.0, **rest: build(lambda x: x - 1.0, B, x0, L, **rest),
+            {"B": A, "x0": np.zeros(4)},
+            {"B": (*BESIDE, *MATRIX), "x0": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")},
+            {"L": POSITIVE, "rtol": TOLERANCE, "atol": TOLERANCE, **LOOP, **options},
+        )
+        for build, options in (
+            (preconditioners.krylov_gradient, {"tau": COUNT}),
+            (preconditioners.fast_gradient, {"beta": POSITIVE[:4]}),
+        )
+    ),
     Entry(
         "sinkhorn, cost",
         ot.sinkhorn,
@@ -379,6 +392,8 @@ OPEN = {
         ),
         "the dtype of a matrix without like= is not looked at",
     ),
+    "krylov_gradient-devices": "the message calls x0 b",
+    "fast_gradient-devices": "the message calls x0 b",
     "mixed_cg-check_every=0": "zero is taken for the default",
 }  # fmt: skip
 
@@ -445,7 +460,7 @@ def test_bad_option(entry: Entry, name: str, value: Any, error: type[Exception])
     raises(entry, copies(entry.good) | {name: value}, error, name)
 
 
-@pytest.mark.parametrize("entry", [e for e in TABLE if len(e.arrays) > 1], ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [_param(f"{e.name}-devices", e) for e in TABLE if len(e.arrays) > 1])
 def test_arrays_on_two_devices_are_refused(entry: Entry) -> None:
     strict = pytest.importorskip("array_api_strict")
     last = list(entry.arrays)[-1]
@@ -473,12 +488,13 @@ BAD_OPERATORS = {
 }
 
 
+@pytest.mark.parametrize("solve", [linear.cg, linear.minres, linear.gmres, linear.bicgstab, linear.tfqmr, linear.solve])
 @pytest.mark.parametrize("what", BAD_OPERATORS)
-def test_operator_that_returns_something_else(what: str) -> None:
+def test_operator_that_returns_something_else(what: str, solve: Callable[..., Any]) -> None:
     matvec, error = BAD_OPERATORS[what]
     b = B.copy()
     with pytest.raises(error, match=r"\bA\b"):
-        linear.cg(matvec, b)
+        solve(matvec, b)
     np.testing.assert_array_equal(b, B)
 
 
