@@ -8,6 +8,9 @@ from pathlib import Path
 
 from .machine import limit_threads, pin_to_one_core
 
+# Known before NumPy is imported; the functions are in `figures.FIGURES`.
+FIGURE_FAMILIES = {"ground": (1, 2, 3, 4, 5, 6), "linear": (11, 12, 13, 14, 17, 18, 19, 20)}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run the command."""
@@ -23,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures.add_argument(
         "--out", default="benchmarks/results/figures.json", help="file to write (default: %(default)s)"
     )
-    figures.add_argument("--only", default="1,2,3,4,5,6", help="numbers of figures (default: %(default)s)")
+    numbers = "; ".join(f"{name}: {', '.join(map(str, of))}" for name, of in FIGURE_FAMILIES.items())
+    figures.add_argument(
+        "--families", default=",".join(FIGURE_FAMILIES), help=f"comma-separated (default: %(default)s). {numbers}"
+    )
+    figures.add_argument("--only", help="numbers of figures, of whatever family (default: all of the families)")
     figures.add_argument("--repeats", type=int, default=9, help="interleaved repetitions (default: %(default)s)")
     options = parser.parse_args(arguments)
 
@@ -39,11 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page = run_report(families, backend=options.backend, quick=options.quick, out=options.out)
         print(f"report: {page}")
         return
+    if options.only:
+        wanted = [int(n) for n in options.only.split(",") if n]
+    else:
+        families = [name for name in options.families.split(",") if name]
+        unknown = sorted(set(families) - set(FIGURE_FAMILIES))
+        if unknown:
+            parser.error(f"unknown families: {', '.join(unknown)}")
+        wanted = [n for name in families for n in FIGURE_FAMILIES[name]]
+    unknown_numbers = sorted(set(wanted) - {n for of in FIGURE_FAMILIES.values() for n in of})
+    if unknown_numbers:
+        parser.error(f"unknown figures: {', '.join(map(str, unknown_numbers))}")
     limit_threads(1)
     pin_to_one_core()
     from .figures import run_figures
 
-    run_figures([int(n) for n in options.only.split(",")], Path(options.out), options.repeats)
+    run_figures(wanted, Path(options.out), options.repeats)
 
 
 if __name__ == "__main__":

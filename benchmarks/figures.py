@@ -1,6 +1,7 @@
-"""The figures the project promises (1 to 6), each measured against its floor or peer in the same run.
+"""The figures the project promises, each measured against its floor or peer in the same run; 1 to 6 are those of the ground.
 
-Times are minima of interleaved runs in process CPU time on one core. Figure 7 is the colour transfer of the report.
+Times are minima of interleaved runs in process CPU time on one core. Figure 7 is the colour transfer of the report. Figures
+11 to 20 are those of the linear family, 1x its figure x, in modules of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -235,8 +237,19 @@ def _child(code: str, environment: dict[str, str] | None = None) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def _of(module: str, number: int) -> Callable[..., Iterator[Row]]:
+    """``figure_<number>`` of a module that is imported when the figure is measured."""
+
+    def figure(repeats: int) -> Iterator[Row]:
+        yield from getattr(import_module(f".{module}", __package__), f"figure_{number}")(repeats)
+
+    return figure
+
+
 FIGURES: dict[int, Callable[..., Iterator[Row]]] = {
     1: figure_1, 2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: figure_6,
+    **{number: _of("figures_linear", number) for number in (11, 12, 13, 14, 18, 20)},
+    **{number: _of("figures_linear_precond", number) for number in (17, 19)},
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures 7 and 9 (first part): what preconditioners save, in iterations and in time beside PyAMG."""
+"""Figures 17 and 19 (7 and 9 of the linear family): what preconditioners save, in iterations and in time beside PyAMG."""
 
 from __future__ import annotations
 
@@ -121,15 +121,15 @@ def logistic_counts(degrees: tuple[int, ...] = (0, 1, 2, 3, 4, 5)) -> dict[int, 
     }
 
 
-def preconditioner_figures(repeats: int) -> Iterator[dict[str, Any]]:
-    """Figure 7, and the polynomials of figure 9."""
+def figure_17(repeats: int) -> Iterator[dict[str, Any]]:
+    """Multigrid, the fast solver and low-rank preconditioners: iterations, and time beside PyAMG."""
     from .figures import row
 
     for s in (63, 127, 255):
         A, b = poisson(s)
         result = cg(A, b, rtol=1e-8, M=multigrid((s, s), like=b))
         error = float(np.linalg.norm(b - A @ result.x) / np.linalg.norm(b))
-        yield row(7, f"V(2,2)-CG iterations, Poisson {s}^2", result.n_iter, "<= 8", error=error)
+        yield row(17, f"V(2,2)-CG iterations, Poisson {s}^2", result.n_iter, "<= 8", error=error)
     times = multigrid_times(repeats)
     ours, ours_error = times["xpsolve V(2,2)"]
     peers = {name: taken for name, taken in times.items() if name.startswith("pyamg")}
@@ -137,17 +137,23 @@ def preconditioner_figures(repeats: int) -> Iterator[dict[str, Any]]:
     if peers:
         best = min(peers, key=lambda name: peers[name][0])
         seconds, error = peers[best]
-        yield row(7, what, ours / seconds, "<= 1.5", error=ours_error, peer_error=error, note=f"faster peer: {best}")
+        yield row(17, what, ours / seconds, "<= 1.5", error=ours_error, peer_error=error, note=f"faster peer: {best}")
         seconds, error = times["xpsolve fast Poisson"][0] / seconds, times["xpsolve fast Poisson"][1]
-        yield row(7, "fast Poisson over PyAMG, 255^2", seconds, error=error)
+        yield row(17, "fast Poisson over PyAMG, 255^2", seconds, error=error)
     else:
-        yield row(7, what, None, "<= 1.5", note="PyAMG is not installed")
+        yield row(17, what, None, "<= 1.5", note="PyAMG is not installed")
     K, y = kernel(0.3)
     A = K + 1e-3 * np.eye(len(y))
-    yield row(7, "CG iterations, kernel(.3, 1e-3)", cg(A, y, rtol=1e-8).n_iter)
+    yield row(17, "CG iterations, kernel(.3, 1e-3)", cg(A, y, rtol=1e-8).n_iter)
     for name, build, target in (("Nystrom", nystrom, "<= 12"), ("RPCholesky", rpcholesky, "<= 12")):
         worst = max(cg(A, y, rtol=1e-8, M=build(K, 1e-3, 50, rng=seed)).n_iter for seed in range(5))
-        yield row(7, f"{name}-CG iterations, rank 50, worst of 5 seeds", worst, target)
-    yield row(9, "symmetric polynomials: error of the identities", identities(), "<= 1e-10")
+        yield row(17, f"{name}-CG iterations, rank 50, worst of 5 seeds", worst, target)
+
+
+def figure_19(repeats: int) -> Iterator[dict[str, Any]]:
+    """The identities of the symmetric polynomials, and what they save in a convex minimisation."""
+    from .figures import row
+
+    yield row(19, "symmetric polynomials: error of the identities", identities(), "<= 1e-10")
     for tau, n_iter in logistic_counts().items():
-        yield row(9, f"Krylov search, degree {tau}: iterations", n_iter, "<= 60" if tau == 4 else "")
+        yield row(19, f"Krylov search, degree {tau}: iterations", n_iter, "<= 60" if tau == 4 else "")

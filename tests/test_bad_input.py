@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse as sps
 from xpsolve import kde, linear, operators, ot, pairs
 from xpsolve.backends.errors import BackendError, InputError
+from xpsolve.solvers.linear import preconditioners
 
 Args = dict[str, Any]
 
@@ -20,6 +21,7 @@ X, Y = RNG.random((6, 2)), RNG.random((5, 2))
 V, V6 = RNG.random(5), RNG.random(6)
 A = np.diag(np.arange(1.0, 5.0))
 B = RNG.random(4)
+TALL = np.concatenate([A, np.eye(4)[:2]])
 COST = RNG.random((6, 5))
 P, Q = np.full(6, 1 / 6), np.full(5, 1 / 5)
 
@@ -57,7 +59,7 @@ DEFECTS: dict[str, tuple[Callable[[np.ndarray], Any], type[Exception]]] = {
     "masked": (lambda a: np.ma.masked_less(a, 0.5), BackendError),
     "string": (lambda _: "abc", BackendError),
     "other library": (_torch, BackendError),
-    "other precision": (lambda a: a.astype(np.float32), BackendError),
+    "other precision": (lambda a: a.astype(np.float64 if a.dtype == np.float32 else np.float32), BackendError),
 }
 KIND = ("integer", "object", "list", "masked", "string")  # not an array of numbers to compute with
 FINITE = ("nan", "inf", "minus inf")
@@ -75,6 +77,11 @@ LOOP: dict[str, Any] = {
     "time_limit": ((0.0, InputError), (-1.0, InputError), ("a", BackendError)),
     "callback": ((3, BackendError),),
 }
+
+
+INVERSE = ("other library", "other precision", "integer", "too short", "columns", "string")
+MATRIX = ("too short", "columns", "too many dimensions")  # beside BESIDE or LONE: what else a square matrix may be
+RIGHT = (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")
 
 
 @dataclass(frozen=True)
@@ -160,27 +167,173 @@ TABLE = [
         {},
         {"scale": POSITIVE, "metric": (("no such metric", InputError),)},
     ),
+    # Of every method for A x = b: the extra arguments it needs, and the bad values of its own options.
     *(
         entry
-        for solve in (linear.cg, linear.minres)
+        for solve, inverse, more, options in (
+            (linear.cg, np.eye(4), {}, {}),
+            (linear.minres, np.eye(4), {}, {}),
+            (linear.gmres, np.eye(4), {}, {"restart": (*COUNT, (0, InputError))}),
+            (linear.bicgstab, np.eye(4), {}, {}),
+            (linear.tfqmr, np.eye(4), {}, {}),
+            (linear.fgmres, np.eye(4), {"M": np.eye(4)}, {"restart": (*COUNT, (0, InputError))}),
+            (linear.flexible_cg, np.eye(4), {"M": np.eye(4)}, {"window": (*COUNT, (0, InputError))}),
+            (
+                linear.chebyshev,
+                np.eye(4),
+                {"bounds": (1.0, 4.0)},
+                {"bounds": ((3.0, InputError), ((4.0, 1.0), InputError), ((0.0, 4.0), InputError))},
+            ),
+            (linear.mixed_cg, np.eye(4, dtype=np.float32), {}, {"delta": (*POSITIVE, (1.0, InputError))}),
+            (
+                linear.enlarged_cg,
+                None,
+                {"t": 2},
+                {"t": (*COUNT, (0, InputError)), "mode": (("no such mode", InputError),)},
+            ),
+            (linear.solve, np.eye(4), {}, {"assume": (("no such kind", InputError),)}),
+        )
         for entry in (
             Entry(
                 solve.__name__,
                 solve,
-                {"A": A, "b": B, "x0": np.zeros(4)},
+                {"A": A, "b": B, "x0": np.zeros(4)} | more,
                 {
-                    "A": (*BESIDE, "too short", "columns", "too many dimensions"),
-                    "b": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension"),
+                    "A": (*BESIDE, *MATRIX),
+                    "b": RIGHT,
                     "x0": (*BESIDE, "empty", "too short", "too many dimensions"),
                 },
-                {"rtol": TOLERANCE, "atol": TOLERANCE, **LOOP},
+                {"rtol": TOLERANCE, "atol": TOLERANCE, **LOOP, **options},
+            ),
+            *(
+                [Entry(f"{solve.__name__}, M", solve, {"A": A, "b": B} | more | {"M": inverse}, {"M": INVERSE})]
+                if inverse is not None
+                else []
+            ),
+        )
+    ),
+    Entry(
+        "block_cg",
+        linear.block_cg,
+        {"A": A, "B": np.eye(4)[:, :2], "x0": np.zeros((4, 2))},
+        {
+            "A": (*BESIDE, *MATRIX),
+            "B": RIGHT,
+            "x0": (*BESIDE, "empty", "too short", "too many dimensions", "columns"),
+        },
+        {"rtol": TOLERANCE, "atol": TOLERANCE, "rank_tol": TOLERANCE, **LOOP},
+    ),
+    Entry(
+        "block_cg, M",
+        linear.block_cg,
+        {"A": A, "B": np.eye(4)[:, :2], "M": np.eye(4)},
+        {"M": INVERSE},
+    ),
+    Entry(
+        "regularization_path",
+        linear.regularization_path,
+        {"A": A, "b": B, "shifts": [1.0, 0.1], "t": 2},
+        {"A": (*BESIDE, *MATRIX), "b": RIGHT},
+        {
+            "shifts": (([], InputError), ([np.nan], InputError), (["a"], BackendError), (3.0, InputError)),
+            "t": (*COUNT, (0, InputError)),
+            "rtol": TOLERANCE,
+            "atol": TOLERANCE,
+            **LOOP,
+        },
+    ),
+    *(
+        entry
+        for solve in (linear.lsqr, linear.lsmr)
+        for entry in (
+            Entry(
+                solve.__name__,
+                solve,
+                {"A": TALL, "b": V6, "x0": np.zeros(4)},
+                {
+                    "A": (*BESIDE, "too short", "columns", "too many dimensions"),
+                    "b": RIGHT,
+                    "x0": (*BESIDE, "empty", "too short", "too many dimensions"),
+                },
+                {
+                    "atol": TOLERANCE,
+                    "btol": TOLERANCE,
+                    "damp": TOLERANCE,
+                    "conlim": POSITIVE,
+                    **LOOP,
+                },
             ),
             Entry(
                 f"{solve.__name__}, M",
                 solve,
-                {"A": A, "b": B, "M": np.eye(4)},
-                {"M": ("other library", "other precision", "integer", "too short", "columns", "string")},
+                {"A": TALL, "b": V6, "M": np.eye(4)},
+                {"M": INVERSE},
             ),
+        )
+    ),
+    # ---- preconditioners: of a matrix, of a grid, of a kernel matrix
+    *(
+        Entry(
+            build.__name__,
+            build,
+            {"A": A} | more,
+            # A diagonal of integers has an inverse in the default precision.
+            {"A": tuple(d for d in (*LONE, *MATRIX) if (build, d) != (preconditioners.jacobi, "integer"))},
+            options,
+        )
+        for build, more, options in (
+            (preconditioners.jacobi, {}, {"scale": (("no such scale", InputError),)}),
+            (preconditioners.block_jacobi, {"block_size": 2}, {"block_size": (*COUNT, (0, InputError))}),
+            (
+                preconditioners.chebyshev_polynomial,
+                {},
+                {"degree": COUNT, "bounds": ((3.0, InputError), ((4.0, 1.0), InputError))},
+            ),
+            (preconditioners.neumann_polynomial, {}, {"degree": COUNT, "omega": POSITIVE[:4]}),
+            (preconditioners.estimate_bounds, {}, {"steps": (*COUNT, (0, InputError))}),
+        )
+    ),
+    Entry(
+        "symmetric_polynomial",
+        preconditioners.symmetric_polynomial,
+        {"B": A, "tau": 2},
+        {"B": (*LONE, *MATRIX)},
+        {"tau": COUNT},
+    ),
+    *(
+        Entry(
+            build.__name__,
+            build,
+            {"K": A, "mu": 0.1, "rank": 2},
+            {"K": (*LONE, *MATRIX)},
+            {"mu": TOLERANCE, "rank": (*COUNT, (0, InputError))},
+        )
+        for build in (preconditioners.nystrom, preconditioners.rpcholesky)
+    ),
+    *(
+        Entry(
+            build.__name__,
+            lambda like, shape=(1, 3), build=build, **rest: build(shape, like=like, **rest),
+            {"like": V6[:3]},
+            {"like": KIND},
+            {"shape": ((3, InputError), ((0, 3), InputError), ((2.5, 3), BackendError), ("a", InputError))} | options,
+        )
+        for build, options in (
+            (preconditioners.multigrid, {"pre": COUNT, "post": COUNT, "weight": POSITIVE[:4]}),
+            (preconditioners.fast_poisson, {"boundary": (("no such boundary", InputError),)}),
+        )
+    ),
+    *(
+        Entry(
+            build.__name__,
+            lambda B, x0, build=build, L=4.0, **rest: build(lambda x: x - 1.0, B, x0, L, **rest),
+            {"B": A, "x0": np.zeros(4)},
+            {"B": (*BESIDE, *MATRIX), "x0": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")},
+            {"L": POSITIVE, "rtol": TOLERANCE, "atol": TOLERANCE, **LOOP, **options},
+        )
+        for build, options in (
+            (preconditioners.krylov_gradient, {"tau": COUNT}),
+            (preconditioners.fast_gradient, {"beta": POSITIVE[:4]}),
         )
     ),
     Entry(
@@ -220,14 +373,44 @@ TABLE = [
     ),
 ]
 
+# Found by this table and not yet mended: strict, so that a repair shows here.
+OPEN = {
+    **dict.fromkeys(
+        (
+            f"block_cg-B-{defect}"
+            for defect in (*LONE, "empty", "too many dimensions", "no dimension")
+        ),
+        "the message calls the argument b",
+    ),
+    **dict.fromkeys(
+        (
+            f"{name}-integer"
+            for name in (
+                "block_jacobi-A", "chebyshev_polynomial-A", "neumann_polynomial-A", "estimate_bounds-A",
+                "symmetric_polynomial-B", "nystrom-K", "rpcholesky-K",
+            )
+        ),
+        "the dtype of a matrix without like= is not looked at",
+    ),
+    "krylov_gradient-devices": "the message calls x0 b",
+    "fast_gradient-devices": "the message calls x0 b",
+    "mixed_cg-check_every=0": "zero is taken for the default",
+}  # fmt: skip
+
+
+def _param(name: str, *values: Any) -> Any:
+    marks = pytest.mark.xfail(strict=True, reason=OPEN[name]) if name in OPEN else ()
+    return pytest.param(*values, id=name, marks=marks)
+
+
 BAD_ARRAYS = [
-    pytest.param(entry, name, defect, id=f"{entry.name}-{name}-{defect}")
+    _param(f"{entry.name}-{name}-{defect}", entry, name, defect)
     for entry in TABLE
     for name, defects in entry.arrays.items()
     for defect in defects
 ]
 BAD_OPTIONS = [
-    pytest.param(entry, name, value, error, id=f"{entry.name}-{name}={value!r}")
+    _param(f"{entry.name}-{name}={value!r}", entry, name, value, error)
     for entry in TABLE
     for name, values in entry.options.items()
     for value, error in values
@@ -277,7 +460,7 @@ def test_bad_option(entry: Entry, name: str, value: Any, error: type[Exception])
     raises(entry, copies(entry.good) | {name: value}, error, name)
 
 
-@pytest.mark.parametrize("entry", [e for e in TABLE if len(e.arrays) > 1], ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [_param(f"{e.name}-devices", e) for e in TABLE if len(e.arrays) > 1])
 def test_arrays_on_two_devices_are_refused(entry: Entry) -> None:
     strict = pytest.importorskip("array_api_strict")
     last = list(entry.arrays)[-1]
@@ -305,12 +488,13 @@ BAD_OPERATORS = {
 }
 
 
+@pytest.mark.parametrize("solve", [linear.cg, linear.minres, linear.gmres, linear.bicgstab, linear.tfqmr, linear.solve])
 @pytest.mark.parametrize("what", BAD_OPERATORS)
-def test_operator_that_returns_something_else(what: str) -> None:
+def test_operator_that_returns_something_else(what: str, solve: Callable[..., Any]) -> None:
     matvec, error = BAD_OPERATORS[what]
     b = B.copy()
     with pytest.raises(error, match=r"\bA\b"):
-        linear.cg(matvec, b)
+        solve(matvec, b)
     np.testing.assert_array_equal(b, B)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...backends.namespace import Array, finfo_eps
+from ...backends.namespace import Array, finfo_eps, is_numpy
 from ...backends.transfer import host_float
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
@@ -95,6 +95,7 @@ class _BiCGStab:
     def __init__(self, system: System) -> None:
         self.system, self.matvecs = system, 0
         self.tiny = finfo_eps(system.b.dtype, system.xp)
+        self.may_look = system.b.ndim == 1 and is_numpy(system.xp)
 
     def start(self, x: Array, r: Array) -> _State:
         zero, rnorm = self.system.xp.zeros_like(r), self.system.norm(r)
@@ -108,25 +109,36 @@ class _BiCGStab:
         rho = dot(rt, r)
         # A shadow that no longer sees the residual, or a first step: begin again with the residual as its own shadow.
         lost = (xp.abs(rho) <= self.tiny * system.norm(rt) * rnorm) | (rho_old * omega_old == 0)
-        rt = xp.where(lost, r, rt)
+        # NumPy tells at no cost which of the two vectors it is; a column of a matrix is better copied.
+        if not self.may_look:
+            rt = xp.where(lost, r, rt)
+        elif lost:
+            rt = xp.asarray(r, copy=True)
         rho = xp.where(lost, xp.astype(rnorm**2, rho.dtype), rho)
         bottom = xp.where(lost, 1.0, rho_old * omega_old)
         beta = xp.where(lost, 0.0, rho * alpha_old / bottom)
-        p = r + beta * (p - omega_old * v)
+        p = p - omega_old * v
+        p *= beta
+        p += r
         ph = system.precondition(p)
         v = system.A @ ph
         seen = dot(rt, v)
         usable = active & (xp.abs(seen) > 0)
         alpha = xp.where(usable, rho / xp.where(usable, seen, 1.0), 0.0)
-        s = r - alpha * v
+        s = -alpha * v
+        s += r
         sh = system.precondition(s)
         t = system.A @ sh
         self.matvecs += 2 * system.columns
         tt = system.real_dot(t, t)
         stable = active & (tt > 0)
         omega = xp.where(stable, dot(t, s) / xp.where(stable, tt, 1.0), 0.0)
-        x = x + alpha * ph + omega * sh
-        r = s - omega * t
+        step = alpha * ph
+        step += x
+        step += omega * sh
+        x = step
+        r = -omega * t
+        r += s
         rnorm = system.norm(r)
         # A step that could not be taken leaves rho at zero: the next one begins again.
         return _State(x, r, rt, p, v, xp.where(usable, rho, 0.0), alpha, omega, rnorm)

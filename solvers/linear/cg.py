@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...backends.namespace import Array
+from ...backends.namespace import Array, Namespace, is_numpy
 from ...backends.transfer import host_float
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
@@ -104,12 +104,21 @@ class _State(NamedTuple):
     curvature: Array
 
 
+# Bytes, below the 32 MB up to which the threshold adapts.
+_KEPT = 31 << 20
+
+
 class _Method:
     """What one and many right-hand sides share: starting from a residual, and the recomputed truth."""
 
     def __init__(self, system: System) -> None:
         self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
+        self.may_look = is_numpy(system.xp)
+        if self.may_look:
+            # glibc hands freed vectors back to the system, and each step would fault them in again. Freeing one block near
+            # the limit of its adaptive threshold (mallopt(3)) ends that; untouched the block costs nothing.
+            self.xp.empty(_KEPT, dtype=self.xp.uint8)
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
@@ -133,16 +142,23 @@ class _Single(_Method):
         q = self.A @ p
         self.matvecs += 1
         curvature = p @ q
-        curvature = self.xp.where(curvature == 0, -1.0, curvature)
+        # Zero curvature must not divide, and counts as negative.
+        curvature = (curvature or -1.0) if self.may_look else self.xp.where(curvature == 0, -1.0, curvature)
         alpha = rz / curvature
-        x = x + alpha * p
-        r = r - alpha * q
-        rr = r @ r
+        # Each sum lands in its own product: no state is touched, and half as much new memory.
+        x_new = alpha * p
+        x_new += x
+        r_new = -alpha * q
+        r_new += r
+        rr = r_new @ r_new
         if self.M is None:
-            return _State(x, r, r + (rr / rz) * p, rr, rr, curvature)
-        z = self.M @ r
-        rz_new = r @ z
-        return _State(x, r, z + (rz_new / rz) * p, rz_new, rr, curvature)
+            z, rz_new = r_new, rr
+        else:
+            z = self.M @ r_new
+            rz_new = r_new @ z
+        p_new = (rz_new / rz) * p
+        p_new += z
+        return _State(x_new, r_new, p_new, rz_new, rr, curvature)
 
     def error(self, state: _State) -> Array:
         # The sign of the curvature (and of <r, M r>) rides on the norm: one transfer tells both.
@@ -153,25 +169,80 @@ class _Single(_Method):
 class _Columns(_Method):
     """Many or complex right-hand sides: each column has its own scalars and freezes when it has converged."""
 
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        rows = system.b.ndim == 2 and is_numpy(system.xp)
+        self.rows = _Rows(system.b, system.xp) if rows else None
+
+    def along(self, x: Array, a: Array, p: Array) -> Array:
+        """``x + a p``, each column with its own factor."""
+        return a * p + x if self.rows is None else self.rows.along(x, a, p)
+
+    def dot(self, u: Array, v: Array) -> Array:
+        """The real parts of the inner products of the columns."""
+        return self.system.real_dot(u, v) if self.rows is None else self.rows.dot(u, v)
+
     def step(self, state: _State) -> _State:
         xp = self.xp
         x, r, p, rz, rr, worst = state
-        active = self.system.active(xp.sqrt(rr))
+        active = self.system.active(rr**0.5)
         q = self.A @ p
         self.matvecs += self.system.columns
-        curvature = self.system.real_dot(p, q)
+        curvature = self.dot(p, q)
         good = active & (curvature > 0)
         alpha = xp.where(good, rz / xp.where(good, curvature, 1.0), 0.0)
-        x = x + alpha * p
-        r = r - alpha * q
-        rr = self.system.real_dot(r, r)
+        x = self.along(x, alpha, p)
+        r = self.along(r, -alpha, q)
+        rr = self.dot(r, r)
         z = r if self.M is None else self.M @ r
-        rz_new = rr if self.M is None else self.system.real_dot(r, z)
+        rz_new = rr if self.M is None else self.dot(r, z)
         beta = xp.where(good, rz_new / xp.where(rz > 0, rz, 1.0), 0.0)
-        p = xp.where(active, z + beta * p, p)
+        # The direction of a frozen column is never followed.
+        p = self.along(z, beta, p)
         # A column that met no positive curvature must not be forgotten between looks.
         bad = active & ((curvature <= 0) | (rz_new < 0))
         return _State(x, r, p, rz_new, rr, xp.where(bad, -1.0, worst))
 
     def error(self, state: _State) -> Array:
         return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))
+
+
+# Elements of a row taken together.
+_LONG = 512
+
+
+class _Rows:
+    """NumPy's arithmetic with the columns of (n, k) arrays at the speed of long rows.
+
+    NumPy loops over the last axis, and few columns make short loops: here several rows are taken together, with the factors
+    repeated, and sums over them are left to BLAS.
+    """
+
+    def __init__(self, like: Array, xp: Namespace) -> None:
+        n, k = like.shape
+        self.xp, self.k, self.together = xp, k, max(1, _LONG // max(1, k))
+        self.cut = n - n % self.together
+        self.wide = (self.cut // self.together, self.together * k)
+        self.ones = xp.ones(self.wide[0], dtype=like.dtype)
+        self.repeat = xp.ones((self.together, 1), dtype=xp.real(like).dtype)
+        self.complex = xp.isdtype(like.dtype, "complex floating")
+
+    def along(self, x: Array, a: Array, p: Array) -> Array:
+        """``x + a p``, each column with its own factor."""
+        xp, cut = self.xp, self.cut
+        out = xp.empty(x.shape, dtype=x.dtype)
+        factors = (self.repeat * a).reshape(-1)
+        xp.multiply(p[:cut].reshape(self.wide), factors, out=out[:cut].reshape(self.wide))
+        if cut < len(p):
+            xp.multiply(p[cut:], a, out=out[cut:])
+        out += x
+        return out
+
+    def dot(self, u: Array, v: Array) -> Array:
+        """The real parts of the inner products of the columns."""
+        cut = self.cut
+        product = (u.conj() if self.complex else u) * v
+        total = (self.ones @ product[:cut].reshape(self.wide)).reshape((self.together, self.k)).sum(axis=0)
+        if cut < len(u):
+            total = total + product[cut:].sum(axis=0)
+        return total.real if self.complex else total
