@@ -237,19 +237,32 @@ def _child(code: str, environment: dict[str, str] | None = None) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _of(module: str, number: int) -> Callable[..., Iterator[Row]]:
-    """``figure_<number>`` of a module that is imported when the figure is measured."""
+def _of(number: int, *modules: str) -> Callable[..., Iterator[Row]]:
+    """``figure_<number>`` of modules that are imported when the figure is measured."""
 
     def figure(repeats: int) -> Iterator[Row]:
-        yield from getattr(import_module(f".{module}", __package__), f"figure_{number}")(repeats)
+        for module in modules:
+            yield from getattr(import_module(f".{module}", __package__), f"figure_{number}")(repeats)
 
     return figure
 
 
+# Figure 1x is figure x of the linear family.
+_LINEAR = {
+    11: ("figures_linear",),
+    12: ("figures_linear",),
+    13: ("figures_linear",),
+    14: ("figures_linear",),
+    15: ("figures_sequences",),
+    16: ("figures_sequences",),
+    17: ("figures_linear_precond",),
+    18: ("figures_linear", "figures_linear_sketch"),
+    19: ("figures_linear_precond", "figures_linear_structured"),
+    20: ("figures_linear",),
+}
 FIGURES: dict[int, Callable[..., Iterator[Row]]] = {
     1: figure_1, 2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: figure_6,
-    **{number: _of("figures_linear", number) for number in (11, 12, 13, 14, 18, 20)},
-    **{number: _of("figures_linear_precond", number) for number in (17, 19)},
+    **{number: _of(number, *modules) for number, modules in _LINEAR.items()},
 }  # fmt: skip
 
 

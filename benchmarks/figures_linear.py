@@ -1,7 +1,7 @@
 """Figures of the linear family: honest flags, equal counts, time beside SciPy, block and mixed methods, strictness.
 
 Numbers 1 to 6 belong to the ground, so figure 1x is figure x of the linear family: 11 honesty, 12 counts, 13 speed, 14 block
-methods, 18 mixed precision, 20 the strict library and transfers. (17 and 19 are in `figures_linear_precond`.)
+methods, 18 mixed precision, 20 the strict library and transfers. The others are in the modules beside this one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -203,17 +202,6 @@ def scipy_count(name: str, A: Any, b: np.ndarray, rtol: float, most: int, restar
     return (-(-products // 2) if name == "bicgstab" else steps), info == 0
 
 
-def bicgstab_counts(A: Any, b: np.ndarray, rtol: float, most: int, draws: int = 41) -> tuple[list[int], list[int]]:
-    """Counts of ours and of SciPy's, sorted, for right-hand sides that differ from ``b`` in the last digit.
-
-    BiCGStab magnifies rounding: one count is one draw, and means over many are what can be compared.
-    """
-    rng = np.random.default_rng(1)
-    shaken = [b * (1 + 2.0**-52 * rng.integers(-1, 2, len(b))) for _ in range(draws)]
-    ours = [_quietly(linear.bicgstab, A, c, rtol=rtol, maxiter=most).n_iter for c in shaken]
-    return sorted(ours), sorted(scipy_count("bicgstab", A, c, rtol, most)[0] for c in shaken)
-
-
 def minres_like_gmres(steps: int = 40) -> float:
     """Largest relative difference of the residual histories on a symmetric indefinite matrix."""
     rng = np.random.default_rng(0)
@@ -239,10 +227,6 @@ def figure_12(repeats: int, rtol: float = 1e-8, most: int = 3000) -> Iterator[Ro
             elif not (converged and result.converged):
                 note += f"; only {'SciPy' if converged else 'xpsolve'} converges"
             away = abs(result.n_iter / count - 1)
-            if name == "bicgstab":
-                ours, theirs = bicgstab_counts(A, b, rtol, most)
-                away = abs(mean(ours) / mean(theirs) - 1)
-                note += f"; b changed in its last digit: {ours[0]}..{ours[-1]} against {theirs[0]}..{theirs[-1]}, means of {len(ours)}"
             label = f"{name}({restart})" if restart else name
             error = _relative(A, b, result.x)
             yield _row(12, f"|iterations / SciPy's - 1|, {label}, {what}", away, "<= 0.02", error=error, note=note)

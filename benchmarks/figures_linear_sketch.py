@@ -1,4 +1,4 @@
-"""Sketched least squares (the least-squares half of figure 8): backward errors against Householder QR, time against LAPACK."""
+"""Sketched least squares (the least-squares half of figure 18): backward errors against Householder QR, time against LAPACK."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def backward_error(A: Any, b: Any, x: Any) -> float:
     return float(np.linalg.norm(Vh @ (A.T @ r) / np.sqrt((np.linalg.norm(x) * sigma) ** 2 + np.linalg.norm(r) ** 2)))
 
 
-def sketch_figures(repeats: int, shape: tuple[int, int] = _SHAPE) -> Iterator[dict[str, Any]]:
-    """Rows of figure 8: stability on the hard problems, and the time of the fastest method at ``shape``."""
+def figure_18(repeats: int, shape: tuple[int, int] = _SHAPE) -> Iterator[dict[str, Any]]:
+    """Rows of figure 18: stability on the hard problems, and the time of the fastest method at ``shape``."""
     from .figures import row
 
     for condition, residual in HARD:
@@ -48,7 +48,7 @@ def sketch_figures(repeats: int, shape: tuple[int, int] = _SHAPE) -> Iterator[di
         unconverged = sum(not run.converged for run in runs)
         what = f"backward error, sketched least squares / Householder QR, condition {condition:.0e}, residual {residual:.0e}"
         note = f"{unconverged} of {len(runs)} runs not converged" if unconverged else ""
-        yield row(8, what, worst / peer, "<= 10", error=worst, peer_error=peer, note=note)
+        yield row(18, what, worst / peer, "<= 10", error=worst, peer_error=peer, note=note)
 
     m, n = shape
     rng = np.random.default_rng(0)
@@ -69,7 +69,6 @@ def sketch_figures(repeats: int, shape: tuple[int, int] = _SHAPE) -> Iterator[di
         return float(np.linalg.norm((x - truth) * scales) / np.linalg.norm(truth * scales))
 
     for method, target in (("precondition", "<= 0.8"), ("fossils", "")):
-        yield row(
-            8, f"least squares {m} x {n}, xpsolve ({method}) / scipy.linalg.lstsq", times[method][0] / times["scipy"][0],
+        yield row(18, f"least squares {m} x {n}, xpsolve ({method}) / scipy.linalg.lstsq", times[method][0] / times["scipy"][0],
             target, error=off(times[method][1]), peer_error=off(times["scipy"][1]),
         )  # fmt: skip

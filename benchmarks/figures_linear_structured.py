@@ -1,4 +1,4 @@
-"""Figure 9, the Gaussian process part: sin(100 x) from its second derivative at 400 points."""
+"""Figure 19, the Gaussian process part: sin(100 x) from its second derivative at 400 points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xpsolve.solvers.linear.structured import gp_pde
 FREQUENCY, N, FINE = 100.0, 400, 3001
 
 
-def structured_figures(repeats: int) -> Iterator[dict[str, Any]]:
+def figure_19(repeats: int) -> Iterator[dict[str, Any]]:
     """Relative error on a finer grid and CPU seconds of ``u'' = f``, ``u = sin(100 x)`` on [0, 2 pi].
 
     Chebyshev collocation with as many points stands beside it: for a smooth function on an interval it is the better method.
@@ -29,9 +29,9 @@ def structured_figures(repeats: int) -> Iterator[dict[str, Any]]:
     what = f"gp_pde, sin({FREQUENCY:g} x), N={N}, Q=30, F=20"
     status = f"{solution.status.name} in {solution.n_iter} steps, {solution.evaluations['loss']} evaluations"
     yield row(
-        9, f"{what}: relative error on {FINE} points", error, "<= 1e-3", error=error, peer_error=peer_error, note=note
+        19, f"{what}: relative error on {FINE} points", error, "<= 1e-3", error=error, peer_error=peer_error, note=note
     )
-    yield row(9, f"{what}: CPU seconds", seconds, "<= 60", error=error, peer_error=peer_error, note=status)
+    yield row(19, f"{what}: CPU seconds", seconds, "<= 60", error=error, peer_error=peer_error, note=status)
 
 
 def _learned(x: np.ndarray, u: np.ndarray) -> Any:

@@ -75,7 +75,7 @@ def bicgstab(
 
 
 class _State(NamedTuple):
-    """``x``, its carried residual ``r`` with norm ``rnorm``, the shadow ``rt``, direction ``p``, ``v = A M p``, and the scalars
+    """``x``, its carried residual ``r`` with ``rr = <r, r>``, the shadow ``rt``, direction ``p``, ``v = A M p``, and the scalars
     of the last iteration; ``rho`` of zero says that the recurrence begins here."""
 
     x: Array
@@ -86,7 +86,7 @@ class _State(NamedTuple):
     rho: Array
     alpha: Array
     omega: Array
-    rnorm: Array
+    rr: Array
 
 
 class _BiCGStab:
@@ -98,13 +98,14 @@ class _BiCGStab:
         self.may_look = system.b.ndim == 1 and is_numpy(system.xp)
 
     def start(self, x: Array, r: Array) -> _State:
-        zero, rnorm = self.system.xp.zeros_like(r), self.system.norm(r)
-        nil = self.system.xp.zeros_like(self.system.dot(r, r))
-        return _State(x, r, r, zero, zero, nil, nil, nil, rnorm)
+        zero, rr = self.system.xp.zeros_like(r), self.system.dot(r, r)
+        nil = self.system.xp.zeros_like(rr)
+        return _State(x, r, r, zero, zero, nil, nil, nil, rr)
 
     def step(self, state: _State) -> _State:
         system, xp = self.system, self.system.xp
-        x, r, rt, p, v, rho_old, alpha_old, omega_old, rnorm = state
+        x, r, rt, p, v, rho_old, alpha_old, omega_old, rr = state
+        rnorm = self.norm(rr)
         dot, active = system.dot, system.active(rnorm)
         rho = dot(rt, r)
         # A shadow that no longer sees the residual, or a first step: begin again with the residual as its own shadow.
@@ -114,9 +115,10 @@ class _BiCGStab:
             rt = xp.where(lost, r, rt)
         elif lost:
             rt = xp.asarray(r, copy=True)
-        rho = xp.where(lost, xp.astype(rnorm**2, rho.dtype), rho)
-        bottom = xp.where(lost, 1.0, rho_old * omega_old)
-        beta = xp.where(lost, 0.0, rho * alpha_old / bottom)
+        rho = xp.where(lost, rr, rho)
+        # In this order the arithmetic is SciPy's, and so, to the last bit, are the iterates that the method lets chaos choose.
+        beta = (rho / xp.where(lost, 1.0, rho_old)) * (alpha_old / xp.where(lost, 1.0, omega_old))
+        beta = xp.where(lost, 0.0, beta)
         p = p - omega_old * v
         p *= beta
         p += r
@@ -139,15 +141,19 @@ class _BiCGStab:
         x = step
         r = -omega * t
         r += s
-        rnorm = system.norm(r)
         # A step that could not be taken leaves rho at zero: the next one begins again.
-        return _State(x, r, rt, p, v, xp.where(usable, rho, 0.0), alpha, omega, rnorm)
+        return _State(x, r, rt, p, v, xp.where(usable, rho, 0.0), alpha, omega, dot(r, r))
+
+    def norm(self, rr: Array) -> Array:
+        """Norms from the squares, which are complex where the vectors are."""
+        complex_ = self.system.xp.isdtype(rr.dtype, "complex floating")
+        return (self.system.xp.real(rr) if complex_ else rr) ** 0.5
 
     def error(self, state: _State) -> Array:
-        return self.system.worst(state.rnorm)
+        return self.system.worst(self.norm(state.rr))
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """Recompute ``b - A x`` and begin from it."""
         self.matvecs += self.system.columns
         fresh = self.start(state.x, self.system.true_residual(state.x))
-        return fresh, host_float(self.system.worst(fresh.rnorm))
+        return fresh, host_float(self.error(fresh))
