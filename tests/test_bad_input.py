@@ -373,34 +373,9 @@ TABLE = [
     ),
 ]
 
-# Found by this table and not yet mended: strict, so that a repair shows here.
-OPEN = {
-    **dict.fromkeys(
-        (
-            f"block_cg-B-{defect}"
-            for defect in (*LONE, "empty", "too many dimensions", "no dimension")
-        ),
-        "the message calls the argument b",
-    ),
-    **dict.fromkeys(
-        (
-            f"{name}-integer"
-            for name in (
-                "block_jacobi-A", "chebyshev_polynomial-A", "neumann_polynomial-A", "estimate_bounds-A",
-                "symmetric_polynomial-B", "nystrom-K", "rpcholesky-K",
-            )
-        ),
-        "the dtype of a matrix without like= is not looked at",
-    ),
-    "krylov_gradient-devices": "the message calls x0 b",
-    "fast_gradient-devices": "the message calls x0 b",
-    "mixed_cg-check_every=0": "zero is taken for the default",
-}  # fmt: skip
-
 
 def _param(name: str, *values: Any) -> Any:
-    marks = pytest.mark.xfail(strict=True, reason=OPEN[name]) if name in OPEN else ()
-    return pytest.param(*values, id=name, marks=marks)
+    return pytest.param(*values, id=name)
 
 
 BAD_ARRAYS = [

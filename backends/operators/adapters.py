@@ -18,7 +18,7 @@ Pending = list[tuple[str, Array]]
 
 
 def as_operator(
-    A: Any, *, like: Array, name: str = "A", square: bool = True, pending: Pending | None = None
+    A: Any, *, like: Array, name: str = "A", square: bool = True, vector: str = "b", pending: Pending | None = None
 ) -> LinearOperator:
     """Wrap ``A`` as a `LinearOperator` that acts on arrays like ``like``.
 
@@ -33,6 +33,8 @@ def as_operator(
         Name of the argument, for errors.
     square : bool
         Whether ``A`` must be square with ``like.shape[0]`` rows.
+    vector : str
+        Name of ``like``, for errors.
     pending : list, optional
         Where to leave ``(name, all entries are finite)``, unread, instead of checking it here: one transfer less.
 
@@ -41,11 +43,11 @@ def as_operator(
     BackendError, InputError
         Not an operator, of another library, device or dtype, or wrongly shaped; the message names ``name``.
     """
-    xp = array_namespace(b=like)
+    xp = array_namespace(**{vector: like})
     if isinstance(A, LinearOperator):
         op = A
     elif is_array(A):
-        op = _dense(A, like, name, xp, pending)
+        op = _dense(A, like, name, xp, pending, vector)
     elif _is_torch_sparse(A) or (hasattr(A, "nnz") and hasattr(A, "tocsr")):
         op = _sparse(A, like, name, xp, pending)
     elif hasattr(A, "shape") and (hasattr(A, "matvec") or hasattr(A, "_matvec")):
@@ -80,8 +82,8 @@ def _check_dtype(dtype: Any, like: Array, name: str) -> None:
         raise BackendError(f"{name} has dtype {have}, the vector {want}; convert one of them")
 
 
-def _dense(A: Array, like: Array, name: str, xp: Namespace, pending: Pending | None) -> LinearOperator:
-    array_namespace(**{name: A, "b": like})
+def _dense(A: Array, like: Array, name: str, xp: Namespace, pending: Pending | None, vector: str) -> LinearOperator:
+    array_namespace(**{name: A, vector: like})
     if A.ndim != 2:
         raise InputError(f"{name} has shape {tuple(A.shape)}, expected a 2-d array")
     _check_dtype(A.dtype, like, name)

@@ -12,7 +12,7 @@ from ...backends.errors import BackendError, InputError
 from ...backends.namespace import Array, Namespace, is_array, is_gpu
 from ...backends.operators import LinearOperator, as_operator
 from ...backends.transfer import host_float, to_host
-from ...backends.validation import check_scalar
+from ...backends.validation import check_count, check_scalar
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult, Status
 from .system import System, prepare, run
@@ -91,7 +91,7 @@ def mixed_cg(
     given = _lowered(A, low, xp) if A_low is None else A_low
     operator = as_operator(given, like=like, name="A_low")
     inverse = None if M is None else as_operator(M, like=like, name="M")
-    look = check_every or (10 if is_gpu(b) else 1)
+    look = (10 if is_gpu(b) else 1) if check_every is None else check_count(check_every, "check_every")
     method = _MixedCG(system, operator, inverse, low, delta, look)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=look, progress=progress, time_limit=time_limit

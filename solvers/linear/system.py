@@ -88,18 +88,28 @@ class System:
         return self.A.precise_residual(self.b, x)
 
 
-def prepare(A: Any, b: Array, *, x0: Array | None, rtol: float, atol: float, M: Any, hermitian: bool = False) -> System:
-    """Check the arguments that every solver of ``A x = b`` shares; errors name them.
+def prepare(
+    A: Any,
+    b: Array,
+    *,
+    x0: Array | None,
+    rtol: float,
+    atol: float,
+    M: Any,
+    hermitian: bool = False,
+    name: str = "b",
+) -> System:
+    """Check the arguments that every solver of ``A x = b`` shares; errors name them (``name`` is the right-hand side's).
 
     With ``hermitian`` two products with ``A`` (and ``M``) look whether they are. All that must be known on the host is
     read in one transfer.
     """
-    xp = array_namespace(b=b, x0=x0)
-    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True, finite=False)
+    xp = array_namespace(**{name: b, "x0": x0})
+    check_array(b, name, xp, ndim=(1, 2), allow_complex=True, finite=False)
     rtol, atol = check_scalar(rtol, "rtol", non_negative=True), check_scalar(atol, "atol", non_negative=True)
-    pending = [("b", xp.all(xp.isfinite(b)))]
-    operator = as_operator(A, like=b, name="A", pending=pending)
-    inverse = None if M is None else as_operator(M, like=b, name="M", pending=pending)
+    pending = [(name, xp.all(xp.isfinite(b)))]
+    operator = as_operator(A, like=b, name="A", vector=name, pending=pending)
+    inverse = None if M is None else as_operator(M, like=b, name="M", vector=name, pending=pending)
     if x0 is not None:
         check_array(x0, "x0", xp, shape=tuple(b.shape), dtype=b.dtype, allow_complex=True, finite=False)
         pending.append(("x0", xp.all(xp.isfinite(x0))))

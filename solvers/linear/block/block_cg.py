@@ -79,7 +79,7 @@ def block_cg(
     >>> block_cg(A, np.eye(3)).x.diagonal().round(6).tolist()
     [1.0, 0.5, 0.25]
     """
-    system = prepare(A, B, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
+    system = prepare(A, B, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True, name="B")
     if B.ndim != 2:
         raise InputError(f"B has shape {tuple(B.shape)}, expected (n, k); for one right-hand side see enlarged_cg")
     method = BlockCG(system, rank_tol) if system.M is None else _PreconditionedBlockCG(system, rank_tol)

@@ -10,7 +10,7 @@ from ....backends.errors import BackendError, InputError
 from ....backends.namespace import Array, Namespace, array_namespace, is_array
 from ....backends.operators import LinearOperator, as_operator
 from ....backends.transfer import host_float, to_host
-from ....backends.validation import check_array, check_count
+from ....backends.validation import check_array, check_count, check_dtype
 
 
 def symmetric(
@@ -27,6 +27,7 @@ def operator_and_vector(A: Any, like: Array | None, name: str = "A") -> tuple[Li
     """``A`` as an operator and a vector of its kind: ``like`` shaped (n,), or one found in ``A`` itself."""
     if like is None:
         vector = _found(A, name)
+        check_dtype(vector, name, array_namespace(**{name: vector}), allow_complex=True)
     else:
         check_array(like, "like", array_namespace(like=like), ndim=(1, 2), allow_complex=True, finite=False)
         vector = like if like.ndim == 1 else like[:, 0]

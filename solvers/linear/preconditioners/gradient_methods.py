@@ -173,7 +173,7 @@ def fast_gradient(
     """
     operator, xp = _checked(gradient, B, x0)
     scale = check_scalar(L, "L", positive=True)
-    inverse = None if P is None else as_operator(P, like=x0, name="P")
+    inverse = None if P is None else as_operator(P, like=x0, name="P", vector="x0")
     if beta is None:
         beta = estimate_bounds(operator if inverse is None else inverse @ operator, like=x0)[1]
     method = _Fast(gradient, inverse, scale * check_scalar(beta, "beta", positive=True), xp)
@@ -279,7 +279,7 @@ def _checked(gradient: Gradient, B: Any, x0: Array) -> tuple[LinearOperator, Nam
     check_callable(gradient, "gradient")
     xp = array_namespace(x0=x0)
     check_array(x0, "x0", xp, ndim=1)
-    return as_operator(B, like=x0, name="B"), xp
+    return as_operator(B, like=x0, name="B", vector="x0"), xp
 
 
 def _run(method: Any, x0: Array, rtol: float, atol: float, options: LoopOptions, name: str) -> GradientResult:
