@@ -134,7 +134,7 @@ class Outcome(Generic[State]):
 # A drifted recurrence is restarted from the truth; after this many restarts in a row that gain less than a factor of two
 # the precision is exhausted.
 _FUTILE_RESTARTS = 2
-_MARGIN = 0.9
+_MARGIN, _PATIENCE = 0.9, 10
 
 
 def iterate(
@@ -201,7 +201,7 @@ class _Run(Generic[State]):
         step, error, options = self.method.step, self.method.error, self.options
         maxiter, callback, tolerance = options.maxiter, options.callback, self.tolerance
         deadline = math.inf if options.time_limit is None else time.monotonic() + options.time_limit
-        futile, last_truth, alarm = 0, math.inf, tolerance
+        futile, last_truth, alarm, patience = 0, math.inf, tolerance, 0
         state, n_iter = self.good, 0
         while True:
             residual = host_float(error(state))
@@ -215,7 +215,7 @@ class _Run(Generic[State]):
             if bar is not None:
                 bar.update(n_iter - bar.n)
                 bar.set_postfix(residual=f"{residual:.2e}", refresh=False)
-            if residual <= alarm:
+            if residual <= (tolerance if n_iter >= patience else alarm):
                 state, truth = self.method.verify(state)
                 if not math.isfinite(truth):
                     return Status.NONFINITE
@@ -226,8 +226,8 @@ class _Run(Generic[State]):
                 _log.debug("false alarm at iteration %d: carried %.3g, true %.3g", n_iter, residual, truth)
                 futile = futile + 1 if truth > 0.5 * last_truth else 0
                 last_truth = truth
-                # Ask for a little more than what was too little: a recurrence that is right but slow gets through.
-                alarm = tolerance * _MARGIN * min(1.0, tolerance / truth)
+                # Ask for a little more than what was too little, or for time: one that is right but slow gets through.
+                alarm, patience = _MARGIN * tolerance, n_iter + max(_PATIENCE, n_iter // _PATIENCE)
                 if futile >= _FUTILE_RESTARTS:
                     return Status.STAGNATED
             if callback is not None:

@@ -12,11 +12,11 @@ from typing import Any
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.operators import LinearOperator, as_operator
-from ...backends.transfer import host_float
+from ...backends.transfer import to_host
 from ...backends.validation import check_array, check_scalar
 from ..iterate import LoopOptions, Outcome, iterate
 from ..result import LinearResult, Status
-from .system import System
+from .system import System, check_pending
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -49,14 +49,15 @@ def prepare_least_squares(
 ) -> tuple[System, Limits]:
     """Check the arguments that LSQR and LSMR share; errors name them."""
     xp = array_namespace(b=b, x0=x0)
-    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True)
+    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True, finite=False)
     damp = check_scalar(damp, "damp", non_negative=True)
     limits = Limits(
         check_scalar(atol, "atol", non_negative=True),
         check_scalar(btol, "btol", non_negative=True),
         check_scalar(conlim, "conlim", positive=True, finite=False),
     )
-    operator = as_operator(A, like=b, name="A", square=False)
+    pending = [("b", xp.all(xp.isfinite(b)))]
+    operator = as_operator(A, like=b, name="A", square=False, pending=pending)
     m, n = operator.shape
     if m != b.shape[0]:
         raise InputError(f"b has shape {tuple(b.shape)}, expected {m} rows as A has")
@@ -65,14 +66,16 @@ def prepare_least_squares(
     shape = (n, *b.shape[1:])
     x = xp.zeros(shape, dtype=b.dtype, device=device(b))
     if x0 is not None:
-        x = check_array(x0, "x0", xp, shape=shape, dtype=b.dtype, allow_complex=True)
+        x = check_array(x0, "x0", xp, shape=shape, dtype=b.dtype, allow_complex=True, finite=False)
+        pending.append(("x0", xp.all(xp.isfinite(x0))))
     inverse = None
     if M is not None:
-        inverse = as_operator(M, like=x, name="M", square=False)
+        inverse = as_operator(M, like=x, name="M", square=False, pending=pending)
         if inverse.shape != (n, n):
             raise InputError(f"M has shape {inverse.shape}, expected ({n}, {n})")
         if inverse._rmatvec is None:
             raise InputError("M has no adjoint, which least squares need; pass a LinearOperator with rmatvec")
+    check_pending(pending, xp)
     if damp:
         operator, b = _damped(operator, damp, xp), xp.concat([b, xp.zeros_like(x)], axis=0)
     r = b if x0 is None else b - operator @ x
@@ -127,6 +130,8 @@ class GolubKahan:
         self.A, self.AH, self.adjoint = operator, operator.H, system.A.H
         self.bnorm = system.norm(system.b)
         self.tiny = finfo_eps(system.b.dtype, system.xp)
+        # The iterate that was verified last, with its recomputed norms on the host.
+        self.verified: tuple[Any, float, float] | None = None
 
     def normalised(self, u: Array) -> tuple[Array, Array]:
         """``u / ||u||`` and ``||u||``; zero columns stay zero."""
@@ -191,20 +196,23 @@ class GolubKahan:
         anorm2 = self.xp.where(state.anorm2 > 0, state.anorm2, (arnorm / self.xp.where(rnorm > 0, rnorm, 1.0)) ** 2)
         fresh = self.begin(x, r, anorm2)
         ratio = self.ratios(rnorm, arnorm, self.xp.sqrt(anorm2), self.system.norm(x))
-        return fresh, host_float(self.xp.max(ratio))
+        facts = to_host(self.xp.stack([self.xp.max(fact) for fact in (ratio, rnorm, arnorm)]))
+        self.verified = fresh, float(facts[1]), float(facts[2])
+        return fresh, float(facts[0])
 
     def run(self, *, maxiter: int | None, **options: Any) -> LeastSquaresResult:
         """Iterate to the result."""
-        system, xp = self.system, self.xp
+        system = self.system
         limits = LoopOptions(maxiter=2 * system.A.shape[1] if maxiter is None else maxiter, **options)
 
         def finish(outcome: Outcome[Any]) -> LeastSquaresResult:
-            x = outcome.state.x
-            _, rnorm, arnorm = self.measure(x)
+            if self.verified is None or self.verified[0] is not outcome.state:
+                self.verify(outcome.state)
+            assert self.verified is not None
             return LeastSquaresResult(
-                x=x,
-                residual_norm=host_float(xp.max(rnorm)),
-                normal_norm=host_float(xp.max(arnorm)),
+                x=outcome.state.x,
+                residual_norm=self.verified[1],
+                normal_norm=self.verified[2],
                 evaluations={"matvec": self.matvecs},
                 **outcome.fields(),
             )

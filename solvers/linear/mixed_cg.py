@@ -6,16 +6,18 @@ search direction goes on across a replacement, so the Krylov space is not begun 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ...backends.errors import BackendError, InputError
 from ...backends.namespace import Array, Namespace, is_array, is_gpu
 from ...backends.operators import LinearOperator, as_operator
+from ...backends.operators.adapters import Pending
 from ...backends.transfer import host_float, to_host
 from ...backends.validation import check_count, check_scalar
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult, Status
-from .system import System, prepare, run
+from .system import System, check_pending, prepare, run
 
 
 def mixed_cg(
@@ -89,8 +91,13 @@ def mixed_cg(
     low = xp.complex64 if b.dtype == xp.complex128 else xp.float32
     like = xp.astype(b, low)
     given = _lowered(A, low, xp) if A_low is None else A_low
-    operator = as_operator(given, like=like, name="A_low")
-    inverse = None if M is None else as_operator(M, like=like, name="M")
+    pending: Pending = []
+    operator = as_operator(given, like=like, name="A_low", pending=pending)
+    if A_low is None:
+        pending.clear()  # as finite as A, which was looked at
+    inverse = None if M is None else as_operator(M, like=like, name="M", pending=pending)
+    if pending:
+        check_pending(pending, xp)
     look = (10 if is_gpu(b) else 1) if check_every is None else check_count(check_every, "check_every")
     method = _MixedCG(system, operator, inverse, low, delta, look)
     result = run(
@@ -121,7 +128,7 @@ class _State(NamedTuple):
     """``base + scale y`` the iterate; ``r``, ``p``, ``y`` in low precision in units of ``scale``, ``rz = <r, M r>``, ``curvature``
     negative once one was not positive; on the host ``steps`` since the start, ``norm`` the last one looked at, ``low`` the
     smallest since the last replacement and ``low_at`` when, ``replaced`` the last recomputed norm, and ``futile``
-    replacements in a row."""
+    replacements in a row; ``pending`` the recomputed norm of a replacement that no look has read yet."""
 
     method: _MixedCG
     base: Array
@@ -137,6 +144,7 @@ class _State(NamedTuple):
     low_at: int
     replaced: float
     futile: int
+    pending: Array | None = None
 
     @property
     def x(self) -> Array:
@@ -198,9 +206,17 @@ class _MixedCG:
         relative = xp.astype(system.norm(state.r), state.scale.dtype)
         weighted = state.scale * relative * system.weights
         facts = [xp.max(relative), xp.max(weighted), xp.astype(xp.min(state.curvature), state.scale.dtype)]
-        fallen, norm, sign = (float(fact) for fact in to_host(xp.stack(facts)))
+        if state.pending is not None:
+            facts.append(state.pending)
+        fallen, norm, sign, *recomputed = (float(fact) for fact in to_host(xp.stack(facts)))
         if sign <= 0:
             return state._replace(norm=-1.0), False
+        for exact in recomputed:
+            futile = state.futile + 1 if exact > 0.5 * state.replaced else 0
+            if futile > 1:
+                self.broken = Status.STAGNATED
+                return state._replace(norm=-1.0), False
+            state = state._replace(replaced=exact, futile=futile, low=min(state.low, exact), pending=None)
         state = state._replace(norm=norm)
         if norm < state.low:
             state = state._replace(low=norm, low_at=state.steps)
@@ -214,18 +230,13 @@ class _MixedCG:
         exact = system.true_residual(base)
         self.matvecs += system.columns
         size = system.norm(exact)
-        norm = host_float(system.worst(size))
-        futile = state.futile + 1 if norm > 0.5 * state.replaced else 0
-        if futile > 1:
-            self.broken = Status.STAGNATED
-            return state._replace(norm=-1.0)
         turned = self.turn(state, xp.astype(exact / state.scale, self.low), good)
         # New units, so that float32 does not run out of range.
         scale = xp.where(size > 0, size, 1.0)
         factor = xp.astype(state.scale / scale, turned.rz.dtype)
         return turned._replace(
             base=base, y=xp.zeros_like(state.y), r=turned.r * factor, p=turned.p * factor, rz=turned.rz * factor**2,
-            scale=scale, norm=norm, low=norm, low_at=state.steps, replaced=norm, futile=futile,
+            scale=scale, low=math.inf, low_at=state.steps, pending=system.worst(size),
         )  # fmt: skip
 
     def error(self, state: _State) -> float:

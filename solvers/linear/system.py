@@ -9,6 +9,7 @@ from typing import Any
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.operators import LinearOperator, as_operator
+from ...backends.operators.adapters import Pending
 from ...backends.transfer import to_host
 from ...backends.validation import check_array, check_scalar, unwarned
 from ..iterate import LoopOptions, Outcome, iterate
@@ -131,6 +132,14 @@ def prepare(
     r = b if x0 is None else b - operator @ x
     host_weights = tuple(host[0] / bound if bound > 0 else 1.0 for bound in host[len(facts) :])
     return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, asymmetric)
+
+
+def check_pending(pending: Pending, xp: Namespace) -> None:
+    """Read in one transfer whether all arguments are finite; the error names the first that is not."""
+    flags = to_host(xp.stack([flag for _, flag in pending]))
+    for (name, _), finite in zip(pending, flags, strict=True):
+        if not finite:
+            raise InputError(f"{name} contains NaN or infinite values")
 
 
 def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:

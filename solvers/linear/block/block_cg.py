@@ -92,15 +92,15 @@ def block_cg(
 
 
 class _State(NamedTuple):
-    """``x`` the iterates and their residuals ``Q C``, ``P`` the directions, ``norms`` of the columns, ``sign`` negative once the
-    curvature was."""
+    """``x`` the iterates and their residuals ``Q C``, ``P`` the directions, ``norms`` of the columns; ``known`` is the tested
+    quantity where it is on the host already, negative once the curvature was."""
 
     x: Array
     Q: Array
     C: Array
     P: Array
     norms: Array
-    sign: float
+    known: float | None
 
 
 def _adjoint(X: Array, xp: Any) -> Array:
@@ -121,23 +121,23 @@ class BlockCG:
         xp = self.xp
         return R, xp.eye(R.shape[1], dtype=R.dtype)
 
-    def factor(self, R: Array) -> tuple[Array, Array]:
-        """``R = Q C`` with orthonormal columns of ``Q``, as many as are independent."""
+    def factor(self, R: Array, worst: Array) -> tuple[Array, Array, float]:
+        """``R = Q C`` with orthonormal columns of ``Q``, as many as are independent; ``worst`` on the host by the way."""
         xp = self.xp
         block, coefficients = self.seed(R)
         norms = self.system.norm(block)
         scale = xp.where(norms > 0, norms, 1.0)
         Q, S = xp.linalg.qr(block / scale)
         U, s, Vh = xp.linalg.svd(S, full_matrices=False)
-        values = to_host(s)
-        rank = max(1, int((values > self.rank_tol * values[0]).sum()))
+        *values, known = (float(value) for value in to_host(xp.concat([s, xp.reshape(worst, (1,))])))
+        rank = max(1, sum(value > self.rank_tol * values[0] for value in values))
         small = (xp.astype(s[:rank], R.dtype)[:, None] * Vh[:rank, :]) * xp.astype(scale, R.dtype)[None, :]
-        return Q @ U[:, :rank], small @ coefficients
+        return Q @ U[:, :rank], small @ coefficients, known
 
     def start(self, x: Array, r: Array) -> _State:
-        columns = r[:, None] if r.ndim == 1 else r
-        Q, C = self.factor(columns)
-        return _State(x, Q, C, Q, self.system.norm(r), 1.0)
+        norms = self.system.norm(r)
+        Q, C, known = self.factor(r[:, None] if r.ndim == 1 else r, self.system.worst(norms))
+        return _State(x, Q, C, Q, norms, known)
 
     def norms_of(self, C: Array) -> Array:
         norms = self.system.norm(C)
@@ -150,25 +150,26 @@ class BlockCG:
         self.matvecs += P.shape[1]
         L = positive_factor(_adjoint(P, xp) @ AP, xp)
         if L is None:
-            return state._replace(sign=-1.0)
+            return state._replace(known=-1.0)
         update = P @ cho_solve(L, C, xp=xp)
         x = x + (update[:, 0] if x.ndim == 1 else update)
         inverse = cho_solve(L, xp.eye(P.shape[1], dtype=P.dtype), xp=xp)
         Q, S = xp.linalg.qr(Q - AP @ inverse)
         C = S @ C
-        return _State(x, Q, C, Q + P @ _adjoint(S, xp), self.norms_of(C), 1.0)
+        return _State(x, Q, C, Q + P @ _adjoint(S, xp), self.norms_of(C), None)
 
     def error(self, state: Any) -> Any:
-        return state.sign if state.sign < 0 else self.system.worst(state.norms)
+        return self.system.worst(state.norms) if state.known is None else state.known
 
     def verify(self, state: Any) -> tuple[Any, float]:
         """Recompute ``B - A X`` and begin a space from it."""
         self.matvecs += self.system.columns
-        r = self.system.true_residual(state.x)
-        worst = host_float(self.system.worst(self.system.norm(r)))
+        x = state.x
+        r = self.system.true_residual(x)
+        norms = self.system.norm(r)
+        worst = host_float(self.system.worst(norms))
         # The residuals of solved columns are rounding and span nothing worth a direction.
-        fresh = self.start(state.x, r) if worst > self.system.tolerance else state._replace(norms=self.system.norm(r))
-        return fresh, worst
+        return (self.start(x, r) if worst > self.system.tolerance else state._replace(norms=norms, known=worst)), worst
 
 
 def positive_factor(G: Array, xp: Any) -> Array | None:
@@ -191,7 +192,7 @@ class _Preconditioned(NamedTuple):
     P: Array
     W: Array
     norms: Array
-    sign: float
+    known: float | None
 
     @property
     def x(self) -> Array:
@@ -203,9 +204,10 @@ class _PreconditionedBlockCG(BlockCG):
     """With a preconditioner the directions are kept orthonormal instead."""
 
     def start(self, x: Array, r: Array) -> Any:
-        Q, W = self.factor(r)
+        norms = self.system.norm(r)
+        Q, W, known = self.factor(r, self.system.worst(norms))
         P = self.xp.linalg.qr(self.system.precondition(Q))[0]
-        return _Preconditioned(x, self.xp.zeros_like(Q), Q, P, W, self.system.norm(r), 1.0)
+        return _Preconditioned(x, self.xp.zeros_like(Q), Q, P, W, norms, known)
 
     def step(self, state: Any) -> Any:
         xp, system = self.xp, self.system
@@ -214,9 +216,9 @@ class _PreconditionedBlockCG(BlockCG):
         PH = _adjoint(state.P, xp)
         L = positive_factor(PH @ AP, xp)
         if L is None:
-            return state._replace(sign=-1.0)
+            return state._replace(known=-1.0)
         step = cho_solve(L, PH @ state.R, xp=xp)
         R = state.R - AP @ step
         Z = system.precondition(R)
         P = xp.linalg.qr(Z - state.P @ cho_solve(L, _adjoint(AP, xp) @ Z, xp=xp))[0]
-        return state._replace(Y=state.Y + state.P @ step, R=R, P=P, norms=system.norm(R @ state.W))
+        return state._replace(Y=state.Y + state.P @ step, R=R, P=P, norms=system.norm(R @ state.W), known=None)

@@ -5,6 +5,7 @@ from .block_jacobi import block_jacobi
 from .gradient_methods import GradientResult, fast_gradient, krylov_gradient
 from .incomplete import ic0, ilu
 from .jacobi import jacobi
+from .landmarks import landmarks
 from .low_rank import LowRankInverse
 from .multigrid import multigrid
 from .nystrom import nystrom
@@ -28,6 +29,7 @@ __all__ = [
     "ilu",
     "jacobi",
     "krylov_gradient",
+    "landmarks",
     "multigrid",
     "neumann_polynomial",
     "nystrom",

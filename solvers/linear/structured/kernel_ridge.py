@@ -17,13 +17,12 @@ from ....backends.linalg import cho_solve, cholesky
 from ....backends.namespace import Array, Namespace, array_namespace, device, wide_dtype
 from ....backends.operators import LinearOperator
 from ....backends.pairs import Kernel, Pairs
-from ....backends.random import Sampler
 from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
 from ...iterate import Callback, warn_unless_converged
 from ...result import Result, Status
 from ..cg import cg
-from ._landmarks import landmark_nystrom, preconditioner
+from ..preconditioners import landmarks
 from .kernel import kernel_operator
 
 # Points up to which a stored matrix and its Cholesky factor are faster than iterations.
@@ -126,11 +125,8 @@ def kernel_ridge(
         fit = _direct(A, x, y, kernel, mu, rtol, xp)
         warn_unless_converged(fit, "kernel_ridge")
         return fit
-    M, used = None, 0
-    if method == "nystrom":
-        sampler = Sampler(rng, xp=xp, device=device(x))
-        approximation = landmark_nystrom(x, kernel, mu, rank=rank, sampler=sampler, xp=xp)
-        M, used = preconditioner(approximation, mu, x.dtype, xp), approximation.values.shape[0]
+    M = landmarks(x, kernel, mu, rank=rank, rng=rng) if method == "nystrom" else None
+    used = 0 if M is None else int(M.eigenvalues.shape[0])
     limits = {"callback": callback, "time_limit": time_limit}
     fields = _refined(A, M, y, rtol, maxiter, limits, xp)
 
