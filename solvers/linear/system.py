@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
@@ -170,6 +170,19 @@ def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:
     size = norm(u) * norm(av) + norm(au) * norm(v)
     bound = (finfo_eps(like.dtype, xp) / n) ** 0.5
     return difference / (bound * xp.where(size > 0, size, 1.0))
+
+
+Built = TypeVar("Built", bound=LinearResult)
+
+
+@overload
+def run(
+    method: Any, system: System, *, maxiter: int | None, build: Callable[[Outcome[Any]], Built], **options: Any
+) -> Built: ...
+
+
+@overload
+def run(method: Any, system: System, *, maxiter: int | None, **options: Any) -> LinearResult: ...
 
 
 def run(
