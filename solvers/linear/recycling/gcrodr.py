@@ -114,7 +114,7 @@ def gcrodr(
     method = _GcroDR(system, m, k)
     if recycle is not None and k:
         method.adopt(recycle, A, same_operator)
-    result = run(
+    result: RecyclingResult = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
     )  # fmt: skip

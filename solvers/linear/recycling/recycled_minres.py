@@ -96,7 +96,7 @@ def recycled_minres(
     method = _RecycledMinres(system, check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0))
     if recycle is not None and recycle.k and method.k and not system.asymmetric:
         method.adopt(recycle, A)
-    result = run(
+    result: RecyclingResult = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
     )  # fmt: skip
