@@ -104,10 +104,6 @@ class _State(NamedTuple):
     curvature: Array
 
 
-# Bytes, below the 32 MB up to which the threshold adapts.
-_KEPT = 31 << 20
-
-
 class _Method:
     """What one and many right-hand sides share: starting from a residual, and the recomputed truth."""
 
@@ -115,10 +111,6 @@ class _Method:
         self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
         self.may_look = is_numpy(system.xp)
-        if self.may_look:
-            # glibc hands freed vectors back to the system, and each step would fault them in again. Freeing one block near
-            # the limit of its adaptive threshold (mallopt(3)) ends that; untouched the block costs nothing.
-            self.xp.empty(_KEPT, dtype=self.xp.uint8)
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
@@ -174,9 +166,12 @@ class _Columns(_Method):
         rows = system.b.ndim == 2 and is_numpy(system.xp)
         self.rows = _Rows(system.b, system.xp) if rows else None
 
-    def along(self, x: Array, a: Array, p: Array) -> Array:
-        """``x + a p``, each column with its own factor."""
-        return a * p + x if self.rows is None else self.rows.along(x, a, p)
+    def start(self, x: Array, r: Array) -> _State:
+        # With NumPy the residual and the direction are the method's own and change in place; only ``x`` of an old state stays.
+        state = super().start(x, r)
+        if self.rows is None:
+            return state
+        return state._replace(r=self.xp.asarray(r, copy=True), p=self.xp.asarray(state.p, copy=True))
 
     def dot(self, u: Array, v: Array) -> Array:
         """The real parts of the inner products of the columns."""
@@ -191,14 +186,16 @@ class _Columns(_Method):
         curvature = self.dot(p, q)
         good = active & (curvature > 0)
         alpha = xp.where(good, rz / xp.where(good, curvature, 1.0), 0.0)
-        x = self.along(x, alpha, p)
-        r = self.along(r, -alpha, q)
+        if self.rows is None:
+            x, r = x + alpha * p, r - alpha * q
+        else:
+            x, r = self.rows.along(x, alpha, p), self.rows.add(r, -alpha, q)
         rr = self.dot(r, r)
         z = r if self.M is None else self.M @ r
         rz_new = rr if self.M is None else self.dot(r, z)
         beta = xp.where(good, rz_new / xp.where(rz > 0, rz, 1.0), 0.0)
         # The direction of a frozen column is never followed.
-        p = self.along(z, beta, p)
+        p = z + beta * p if self.rows is None else self.rows.turn(p, beta, z)
         # A column that met no positive curvature must not be forgotten between looks.
         bad = active & ((curvature <= 0) | (rz_new < 0))
         return _State(x, r, p, rz_new, rr, xp.where(bad, -1.0, worst))
@@ -215,7 +212,7 @@ class _Rows:
     """NumPy's arithmetic with the columns of (n, k) arrays at the speed of long rows.
 
     NumPy loops over the last axis, and few columns make short loops: here several rows are taken together, with the factors
-    repeated, and sums over them are left to BLAS.
+    repeated, and the sums fold up at the end.
     """
 
     def __init__(self, like: Array, xp: Namespace) -> None:
@@ -223,26 +220,42 @@ class _Rows:
         self.xp, self.k, self.together = xp, k, max(1, _LONG // max(1, k))
         self.cut = n - n % self.together
         self.wide = (self.cut // self.together, self.together * k)
-        self.ones = xp.ones(self.wide[0], dtype=like.dtype)
         self.repeat = xp.ones((self.together, 1), dtype=xp.real(like).dtype)
+        self.scratch = xp.empty(like.shape, dtype=like.dtype)
         self.complex = xp.isdtype(like.dtype, "complex floating")
 
-    def along(self, x: Array, a: Array, p: Array) -> Array:
-        """``x + a p``, each column with its own factor."""
-        xp, cut = self.xp, self.cut
-        out = xp.empty(x.shape, dtype=x.dtype)
+    def scaled(self, a: Array, p: Array, out: Array) -> Array:
+        """``a p`` into ``out``, each column with its own factor."""
+        cut = self.cut
         factors = (self.repeat * a).reshape(-1)
-        xp.multiply(p[:cut].reshape(self.wide), factors, out=out[:cut].reshape(self.wide))
+        self.xp.multiply(p[:cut].reshape(self.wide), factors, out=out[:cut].reshape(self.wide))
         if cut < len(p):
-            xp.multiply(p[cut:], a, out=out[cut:])
+            self.xp.multiply(p[cut:], a, out=out[cut:])
+        return out
+
+    def along(self, x: Array, a: Array, p: Array) -> Array:
+        """``x + a p``, a new array."""
+        out = self.scaled(a, p, self.xp.empty(x.shape, dtype=x.dtype))
         out += x
         return out
+
+    def add(self, r: Array, a: Array, q: Array) -> Array:
+        """``r + a q`` in place of ``r``."""
+        r += self.scaled(a, q, self.scratch)
+        return r
+
+    def turn(self, p: Array, a: Array, z: Array) -> Array:
+        """``z + a p`` in place of ``p``."""
+        self.scaled(a, p, p)
+        p += z
+        return p
 
     def dot(self, u: Array, v: Array) -> Array:
         """The real parts of the inner products of the columns."""
         cut = self.cut
-        product = (u.conj() if self.complex else u) * v
-        total = (self.ones @ product[:cut].reshape(self.wide)).reshape((self.together, self.k)).sum(axis=0)
+        left = u.conj() if self.complex else u
+        total = self.xp.einsum("ij,ij->j", left[:cut].reshape(self.wide), v[:cut].reshape(self.wide))
+        total = total.reshape((self.together, self.k)).sum(axis=0)
         if cut < len(u):
-            total = total + product[cut:].sum(axis=0)
+            total = total + (left[cut:] * v[cut:]).sum(axis=0)
         return total.real if self.complex else total

@@ -68,7 +68,11 @@ def remember(method: Any, outcome: Outcome[Any], recycle: RecycleSpace | None, o
     """
     space = method.learn()
     baseline = outcome.n_iter if recycle is None else recycle.baseline
-    kept = None if space is None or outcome.n_iter > _LONGER * baseline else RecycleSpace(space[0], space[1], operator, baseline)
+    kept = (
+        None
+        if space is None or outcome.n_iter > _LONGER * baseline
+        else RecycleSpace(space[0], space[1], operator, baseline)
+    )
     return RecyclingResult(x=outcome.state.x, recycle=kept, evaluations={"matvec": method.matvecs}, **outcome.fields())
 
 
