@@ -27,7 +27,8 @@ _log = logging.getLogger("xpsolve.iterate")
 
 
 class Method(Protocol[State]):
-    """A numerical method as the loop sees it. States are immutable: an old one stays valid after a step.
+    """A numerical method as the loop sees it. What a result is made of never changes: the iterate of an old state stays valid
+    after a step.
 
     A method whose error may rise again sets the attribute ``keep_best``: a run that does not converge then ends with the
     best state it looked at, not with the last.

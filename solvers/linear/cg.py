@@ -83,7 +83,8 @@ def cg(
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
     single = b.ndim == 1 and not system.xp.isdtype(b.dtype, "complex floating")
-    method = (_Single if single else _Columns)(system)
+    kind = (_SingleNumPy if is_numpy(system.xp) else _Single) if single else _Columns
+    method = kind(system)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit,
@@ -110,7 +111,6 @@ class _Method:
     def __init__(self, system: System) -> None:
         self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
-        self.may_look = is_numpy(system.xp)
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
@@ -135,27 +135,53 @@ class _Single(_Method):
         self.matvecs += 1
         curvature = p @ q
         # Zero curvature must not divide, and counts as negative.
-        curvature = (curvature or -1.0) if self.may_look else self.xp.where(curvature == 0, -1.0, curvature)
+        curvature = self.xp.where(curvature == 0, -1.0, curvature)
         alpha = rz / curvature
-        # Each sum lands in its own product: no state is touched, and half as much new memory.
-        x_new = alpha * p
-        x_new += x
-        r_new = -alpha * q
-        r_new += r
-        rr = r_new @ r_new
-        if self.M is None:
-            z, rz_new = r_new, rr
-        else:
-            z = self.M @ r_new
-            rz_new = r_new @ z
-        p_new = (rz_new / rz) * p
-        p_new += z
-        return _State(x_new, r_new, p_new, rz_new, rr, curvature)
+        x = x + alpha * p
+        r = r - alpha * q
+        rr = r @ r
+        z = r if self.M is None else self.M @ r
+        rz_new = rr if self.M is None else r @ z
+        return _State(x, r, z + (rz_new / rz) * p, rz_new, rr, curvature)
 
     def error(self, state: _State) -> Array:
         # The sign of the curvature (and of <r, M r>) rides on the norm: one transfer tells both.
         signed = state.curvature if self.M is None else self.xp.minimum(state.curvature, state.rz)
         return self.xp.copysign(state.rr**0.5, signed)
+
+
+class _SingleNumPy(_Single):
+    """The same with BLAS's one-pass updates: residual and direction change in place, only ``x`` of an old state stays."""
+
+    def __init__(self, system: System) -> None:
+        from scipy.linalg.blas import get_blas_funcs
+
+        super().__init__(system)
+        self.axpy = get_blas_funcs("axpy", (system.b,))
+
+    def start(self, x: Array, r: Array) -> _State:
+        return _own(super().start(x, r), self.xp)
+
+    def step(self, state: _State) -> _State:
+        x, r, p, rz, _, _ = state
+        q = self.A @ p
+        self.matvecs += 1
+        curvature = (p @ q) or -1.0
+        alpha = rz / curvature
+        moved = alpha * p
+        moved += x
+        self.axpy(q, r, a=-alpha)
+        rr = r @ r
+        z = r if self.M is None else self.M @ r
+        rz_new = rr if self.M is None else r @ z
+        p *= rz_new / rz
+        p += z
+        return _State(moved, r, p, rz_new, rr, curvature)
+
+
+def _own(state: _State, xp: Namespace) -> _State:
+    """The state with copies of its residual and direction, which may then change in place."""
+    return state._replace(r=xp.asarray(state.r, copy=True), p=xp.asarray(state.p, copy=True))
 
 
 class _Columns(_Method):
@@ -169,9 +195,7 @@ class _Columns(_Method):
     def start(self, x: Array, r: Array) -> _State:
         # With NumPy the residual and the direction are the method's own and change in place; only ``x`` of an old state stays.
         state = super().start(x, r)
-        if self.rows is None:
-            return state
-        return state._replace(r=self.xp.asarray(r, copy=True), p=self.xp.asarray(state.p, copy=True))
+        return state if self.rows is None else _own(state, self.xp)
 
     def dot(self, u: Array, v: Array) -> Array:
         """The real parts of the inner products of the columns."""
