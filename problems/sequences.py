@@ -158,7 +158,9 @@ def convection_diffusion_sequence(
     s: int = 50, count: int = 40, *, xp: Namespace, rng: Any = None, speed: float = 20.0, dtype: Any = None,
     device: Any = None,
 ) -> LinearSequence:  # fmt: skip
-    """``-Laplacian u + speed (cos t, sin t) . grad u = 1`` times ``h^2`` with random angles ``t``: not symmetric.
+    """Convection and diffusion with winds from random directions: not symmetric.
+
+    ``-Laplacian u + speed (cos t, sin t) grad u = 1`` times ``h^2`` with random angles ``t``.
 
     Without ``rng`` the angles are those drawn after the parameters of `two_parameter_darcy_sequence`.
     """

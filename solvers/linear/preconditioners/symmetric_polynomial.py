@@ -103,7 +103,9 @@ def symmetric_polynomial(
 
 
 def elementary_symmetric(traces: Sequence[float], tau: int) -> list[float]:
-    """``sigma_0 .. sigma_tau`` of the eigenvalues from the traces of the first ``tau`` powers (Newton's identities).
+    """Elementary symmetric polynomials of the eigenvalues, by Newton's identities.
+
+    ``sigma_0, ..., sigma_tau`` follow from the traces of the first ``tau`` powers.
 
     ``sigma_t = (1/t) sum_{i=1}^{t} (-1)^{i-1} sigma_{t-i} tr B^i``. The terms cancel: with many small eigenvalues beside a
     few large ones, and ``t`` beyond the number of the large ones, digits are lost.

@@ -60,7 +60,7 @@ def kronecker(factors: Sequence[Array]) -> KroneckerOperator:
 
 
 class KroneckerOperator(LinearOperator):
-    """``A_1 kron ... kron A_d``; made by `kronecker`, whose page says what the factors may be.
+    """A Kronecker product, made by `kronecker`, whose page says what the factors may be.
 
     Attributes
     ----------

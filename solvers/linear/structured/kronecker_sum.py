@@ -20,7 +20,9 @@ from .kronecker import adjoint, along_axes, check_factors, check_hermitian, chec
 
 
 def kronecker_sum(factors: Sequence[Array]) -> KroneckerSum:
-    """The operator ``sum_i I kron ... kron A_i kron ... kron I``.
+    """The Kronecker sum of square matrices as an operator.
+
+    ``sum_i I kron ... kron A_i kron ... kron I``, the factor ``A_i`` in place ``i``.
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ def kronecker_sum(factors: Sequence[Array]) -> KroneckerSum:
 
 
 class KroneckerSum(LinearOperator):
-    """``A_1 kron I + ... + I kron A_d``; made by `kronecker_sum`.
+    """A Kronecker sum, made by `kronecker_sum`.
 
     Attributes
     ----------
