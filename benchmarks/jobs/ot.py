@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_sample_images
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, SinkhornResult, sinkhorn
+from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn
 
 BLUR, TOL = 0.05, 1e-3
 #: Over-relaxation of our run; 1.5, 1.6, 1.7 and 1.8 took 51, 42, 33 and 23 iterations.
@@ -146,7 +146,7 @@ def _pictures(source: np.ndarray, target: np.ndarray, recoloured: np.ndarray) ->
     return figure
 
 
-def _curve(result: SinkhornResult) -> Figure:
+def _curve(result: TransportResult) -> Figure:
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.semilogy(result.history)

@@ -1,6 +1,7 @@
 """Optimal transport."""
 
 from .geometry import Dense, PointCloud
-from .sinkhorn import SinkhornResult, sinkhorn
+from .result import TransportResult
+from .sinkhorn import sinkhorn
 
-__all__ = ["Dense", "PointCloud", "SinkhornResult", "sinkhorn"]
+__all__ = ["Dense", "PointCloud", "TransportResult", "sinkhorn"]

@@ -1,0 +1,111 @@
+"""A transport problem as every solver sees it: checked weights, their logarithms, and how potentials become a result.
+
+Inside the solvers the scaled potentials ``F = f / reg + log a`` and ``G = g / reg + log b`` are iterated, so that the plan is
+``exp(F_i + G_j - C_ij / reg)`` and no logarithm of a weight appears in a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...backends.errors import InputError
+from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
+from ...backends.transfer import host_float
+from ...backends.validation import check_array, check_scalar, check_weights
+from .geometry import Dense, PointCloud
+
+if TYPE_CHECKING:
+    from .result import TransportResult
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """``min <C, P> + reg KL(P | a b^T)`` over the plans with marginals ``a`` and ``b``.
+
+    Attributes
+    ----------
+    geometry : Dense or PointCloud
+        Where the cost lives.
+    a, b : array (n,), (m,)
+        Weights of equal sums, zeros allowed.
+    log_a, log_b : array
+        Their logarithms, minus infinity for a zero.
+    reg, mass, tol : float
+        Regularisation; the sum of the weights; the bound on the L1 violation relative to the mass.
+    xp : namespace
+        Of all arrays.
+    """
+
+    geometry: Dense | PointCloud
+    a: Array
+    b: Array
+    log_a: Array
+    log_b: Array
+    reg: float
+    mass: float
+    tol: float
+    xp: Namespace
+
+    @property
+    def tolerance(self) -> float:
+        """The bound on ``|P 1 - a|_1 + |P^T 1 - b|_1``."""
+        return self.tol * self.mass
+
+    def scaled(self, x0: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Scaled potentials from those of the KL gauge."""
+        xp, like = self.xp, self.geometry.like
+        n, m = self.geometry.shape
+        check_array(x0[0], "x0[0]", xp, shape=(n,), dtype=like.dtype, finite=False)
+        check_array(x0[1], "x0[1]", xp, shape=(m,), dtype=like.dtype, finite=False)
+        return self.log_a + finite(x0[0], xp) / self.reg, self.log_b + finite(x0[1], xp) / self.reg
+
+    def result(self, F: Array, G: Array, **fields: Any) -> TransportResult:
+        """The result of scaled potentials; ``fields`` are those of `Outcome`, ``evaluations``, ``method`` ..."""
+        from .result import TransportResult
+
+        xp = self.xp
+        # Scaled potentials are infinite exactly where the weight is zero (or nobody can be reached).
+        f = xp.where(xp.isfinite(F), (finite(F, xp) - finite(self.log_a, xp)) * self.reg, -math.inf)
+        g = xp.where(xp.isfinite(G), (finite(G, xp) - finite(self.log_b, xp)) * self.reg, -math.inf)
+        value = host_float(xp.sum(self.a * finite(f, xp)) + xp.sum(self.b * finite(g, xp)))
+        return TransportResult(
+            f=f, g=g, value=value, a=self.a, b=self.b, reg=self.reg, geometry=self.geometry, **fields
+        )
+
+
+def prepare(
+    cost: Array | Dense | PointCloud, a: Array | None, b: Array | None, *, reg: float, tol: float | None
+) -> Problem:
+    """Check the arguments that every balanced solver shares; errors name them."""
+    geometry = cost if isinstance(cost, Dense | PointCloud) else Dense(cost)
+    xp, like, (n, m) = geometry.xp, geometry.like, geometry.shape
+    reg = check_scalar(reg, "reg", positive=True)
+    a, b = weights(a, "a", n, like, xp), weights(b, "b", m, like, xp)
+    mass, mass_b = host_float(xp.sum(a)), host_float(xp.sum(b))
+    if abs(mass - mass_b) > 1e3 * finfo_eps(like.dtype, xp) * mass:
+        raise InputError(
+            f"a sums to {mass:.9g} and b to {mass_b:.9g}; balanced transport needs equal sums (normalise them, or see "
+            "unbalanced transport)"
+        )
+    tol = (1e-4 if like.dtype == xp.float32 else 1e-6) if tol is None else check_scalar(tol, "tol", positive=True)
+    return Problem(geometry, a, b, log_weights(a, xp), log_weights(b, xp), reg, mass, tol, xp)
+
+
+def weights(w: Array | None, name: str, n: int, like: Array, xp: Namespace) -> Array:
+    """The weights, uniform where none are given."""
+    if w is None:
+        return xp.full((n,), 1.0 / n, dtype=like.dtype, device=device(like))
+    array_namespace(cost=like, **{name: w})
+    return check_weights(w, name, xp, n=n, dtype=like.dtype)
+
+
+def log_weights(w: Array, xp: Namespace) -> Array:
+    """Logarithms, minus infinity for a zero."""
+    return xp.where(w > 0, xp.log(xp.where(w > 0, w, 1.0)), -math.inf)
+
+
+def finite(x: Array, xp: Namespace) -> Array:
+    """``x`` with zeros in the place of infinities."""
+    return xp.where(xp.isfinite(x), x, 0.0)
