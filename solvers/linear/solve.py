@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...backends.errors import ConvergenceWarning, InputError
-from ...backends.namespace import Array, array_namespace, is_array
+from ...backends.namespace import Array, array_namespace, finfo_eps, is_array
 from ...backends.operators import as_operator
 from ...backends.transfer import host_bool, host_float
 from ...backends.validation import check_array, check_choice
@@ -113,7 +113,7 @@ def _kind(operator: Any, b: Array, xp: Any) -> tuple[str, str]:
         return "positive", "A is tagged symmetric positive definite"
     if "symmetric" in operator.tags:
         return "symmetric", "A is tagged symmetric"
-    if host_float(asymmetry(operator, b, xp)) > 1:
+    if host_float(asymmetry(operator, b, xp)) > finfo_eps(b.dtype, xp) ** 0.5:
         return "general", "two products show that A is not symmetric"
     try:
         diagonal = operator.diagonal()

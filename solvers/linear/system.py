@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 from ...backends.errors import InputError
@@ -37,8 +37,8 @@ class System:
         The same on the host, one for each column.
     xp : namespace
         Of all arrays.
-    asymmetric : bool
-        Whether `prepare` saw that ``A`` or ``M`` is not Hermitian (it looks only where a method needs it).
+    asymmetry : float
+        How far from Hermitian `prepare` found ``A`` or ``M``, as a part of its size (it looks only where a method needs it).
     """
 
     A: LinearOperator
@@ -50,7 +50,12 @@ class System:
     weights: Array
     xp: Namespace
     host_weights: tuple[float, ...] = (1.0,)
-    asymmetric: bool = False
+    asymmetry: float = 0.0
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether ``A`` or ``M`` is so far from Hermitian that no inexactness explains it."""
+        return self.asymmetry > max(_PLAIN, _ROUNDED * finfo_eps(self.b.dtype, self.xp) ** 0.5)
 
     @property
     def columns(self) -> int:
@@ -126,13 +131,13 @@ def prepare(
     for (name, _), finite in zip(pending, host[1 + len(probed) :], strict=False):
         if not finite:
             raise InputError(f"{name} contains NaN or infinite values")
-    asymmetric = any(value > 1 for value in host[1 : 1 + len(probed)])
+    found = max((value for value in host[1 : 1 + len(probed)] if value >= 0), default=0.0)
     # A zero column is solved by zero, whatever x0 says; its bound of zero must not divide.
     x = xp.zeros_like(b) if x0 is None else xp.where(norms > 0, x0, xp.zeros_like(b))
     weights = xp.where(bounds > 0, largest / xp.where(bounds > 0, bounds, 1.0), 1.0)
     r = b if x0 is None else b - operator @ x
     host_weights = tuple(host[0] / bound if bound > 0 else 1.0 for bound in host[len(facts) :])
-    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, asymmetric)
+    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found)
 
 
 def check_pending(pending: Pending, xp: Namespace) -> None:
@@ -144,11 +149,7 @@ def check_pending(pending: Pending, xp: Namespace) -> None:
 
 
 def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:
-    """``|<u, A v> - <A u, v>|`` of two fixed vectors over what rounding explains: above one, ``A`` is not Hermitian.
-
-    For vectors without structure the difference is about ``||A - A^H||_F``, against ``sqrt(n) ||A||_F`` in the norms: what is
-    told apart is an asymmetry of ``sqrt(eps)`` of the matrix, which iterative or compressed operators stay below.
-    """
+    """About ``||A - A^H|| / (2 ||A||)``, from the products with two fixed vectors without structure."""
     n = like.shape[0]
     real = xp.real(like).dtype if xp.isdtype(like.dtype, "complex floating") else like.dtype
     grid = xp.arange(n, dtype=real, device=device(like))
@@ -169,8 +170,12 @@ def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:
         return xp.sqrt(xp.sum(xp.abs(w) ** 2))
 
     size = norm(u) * norm(av) + norm(au) * norm(v)
-    bound = (finfo_eps(like.dtype, xp) / n) ** 0.5
-    return difference / (bound * xp.where(size > 0, size, 1.0))
+    return difference * n**0.5 / xp.where(size > 0, size, 1.0)
+
+
+# An asymmetry that is plain, and in units of sqrt(eps) one that float32 sums cannot make. Less may be the inexactness of an
+# operator that is itself an iteration (a Schur complement, say): a Hermitian method works with it, up to a point.
+_PLAIN, _ROUNDED = 1e-3, 30.0
 
 
 Built = TypeVar("Built", bound=LinearResult)
@@ -211,4 +216,8 @@ def run(
         residual = float(to_host(system.worst(system.norm(system.r))))
         ended = Status.CONVERGED if residual <= system.tolerance else Status.NOT_SYMMETRIC
         return finish(Outcome(start, ended, 0, residual, system.tolerance, (residual,)))
-    return finish(iterate(method, start, tolerance=system.tolerance, options=limits, on_device=system.b, finish=finish))
+    outcome = iterate(method, start, tolerance=system.tolerance, options=limits, on_device=system.b, finish=finish)
+    suspect = system.asymmetry > finfo_eps(system.b.dtype, system.xp) ** 0.5
+    if suspect and outcome.status in {Status.STAGNATED, Status.MAX_ITER, Status.INDEFINITE}:
+        outcome = replace(outcome, status=Status.NOT_SYMMETRIC)
+    return finish(outcome)
