@@ -55,7 +55,7 @@ class System:
     @property
     def asymmetric(self) -> bool:
         """Whether ``A`` or ``M`` is so far from Hermitian that no inexactness explains it."""
-        return self.asymmetry > max(_PLAIN, _ROUNDED * finfo_eps(self.b.dtype, self.xp) ** 0.5)
+        return bool(self.asymmetry > max(_PLAIN, _ROUNDED * finfo_eps(self.b.dtype, self.xp) ** 0.5))
 
     @property
     def columns(self) -> int:
