@@ -41,8 +41,8 @@ class Method(Protocol[State]):
         """The tested quantity as the method carries it, a 0-d device array; cheap, possibly drifted from the truth.
 
         A negative value says that the curvature or the recurrence broke down (the status is then the method's attribute
-        ``broken``, INDEFINITE unless it has one), NaN that the step was not finite: so one transfer tells the loop both
-        how far it is and that it must stop.
+        ``broken``, INDEFINITE unless it has one; minus infinity says SINGULAR), NaN that the step was not finite: so one
+        transfer tells the loop both how far it is and that it must stop.
         """
 
     def verify(self, state: State) -> tuple[State, float]:
@@ -208,6 +208,8 @@ class _Run(Generic[State]):
             residual = host_float(error(state))
             if not residual >= 0 or residual == math.inf:
                 broken: Status = getattr(self.method, "broken", Status.INDEFINITE)
+                if residual == -math.inf:
+                    return Status.SINGULAR
                 return broken if residual < 0 else Status.NONFINITE
             if not self.keep_best or residual <= max(self.best, tolerance):
                 self.good, self.good_iter, self.residual = state, n_iter, residual

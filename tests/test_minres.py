@@ -45,7 +45,8 @@ def krylov_minimum(A: np.ndarray, b: np.ndarray, steps: int) -> list[float]:
 def test_the_residuals_are_the_smallest_possible() -> None:
     A, b = indefinite(40), np.random.default_rng(1).standard_normal(40)
     history = minres(A, b, rtol=1e-9).history
-    np.testing.assert_allclose(history[:25], krylov_minimum(A, b, 24), rtol=1e-8)
+    # Beyond, the short recurrence loses the orthogonality that the reference keeps.
+    np.testing.assert_allclose(history[:21], krylov_minimum(A, b, 20), rtol=1e-9)
     assert all(after <= before * (1 + 1e-12) for before, after in pairwise(history))
 
 
@@ -122,9 +123,11 @@ def test_edges() -> None:
     # Singular and consistent: a solution of the range; singular and not: an honest residual.
     singular = np.diag([1.0, -2.0, 0.0])
     np.testing.assert_allclose(minres(singular, np.asarray([1.0, 2.0, 0.0])).x, [1.0, -1.0, 0.0], atol=1e-12)
-    with pytest.warns(ConvergenceWarning):
-        result = minres(singular, np.asarray([1.0, 2.0, 3.0]), maxiter=20)
-    np.testing.assert_allclose(result.residual, 3.0, rtol=1e-12)
+    for b in (np.asarray([1.0, 2.0, 3.0]), np.asarray([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]).T):
+        with pytest.warns(ConvergenceWarning, match="singular"):
+            result = minres(singular, b)
+        assert result.status is Status.SINGULAR
+        np.testing.assert_allclose(np.linalg.norm(b - singular @ result.x, axis=0), b[2], rtol=1e-9)
     with pytest.raises(InputError, match="rtol"):
         minres(np.eye(2), np.ones(2), rtol=-1.0)
 

@@ -6,9 +6,10 @@ Silvester and Wathen (2014, algorithm 4.1). Like `cg`, a run is called converged
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-from ...backends.namespace import Array, finfo_eps
+from ...backends.namespace import Array, finfo_eps, is_numpy
 from ...backends.transfer import host_float
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
@@ -83,7 +84,8 @@ def minres(
     [1.0, -1.0, 1.0]
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
-    method = Minres(system)
+    plain = system.M is None and b.ndim == 1 and is_numpy(system.xp) and system.xp.isdtype(b.dtype, "real floating")
+    method = (_MinresNumPy if plain else Minres)(system)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit,
@@ -190,11 +192,77 @@ class Minres:
 
     def error(self, state: _State) -> Array:
         xp = self.system.xp
-        # The sign of <z, v> rides on the norm: one transfer tells both.
-        return xp.copysign(self.system.worst(state.norm), xp.min(state.least))
+        # The sign of <z, v> rides on the norm, and infinity says that no space is left: one transfer tells all.
+        norm = xp.copysign(self.system.worst(state.norm), xp.min(state.least))
+        left = self.system.active(state.norm)
+        return xp.where(xp.any(left) & ~xp.any(left & state.alive), -math.inf, norm)
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """Recompute ``b - A x`` and start the recurrence from it."""
         self.matvecs += self.system.columns
         fresh = self.start(state.x, self.system.true_residual(state.x))
         return fresh, host_float(self.system.worst(fresh.norm))
+
+
+class _MinresNumPy(Minres):
+    """One real right-hand side without a preconditioner: numbers of Python, and BLAS's one-pass updates in place.
+
+    Only ``x`` of an old state stays; the Lanczos vectors and directions change.
+    """
+
+    def __init__(self, system: System) -> None:
+        from scipy.linalg.blas import get_blas_funcs
+
+        super().__init__(system)
+        self.axpy = get_blas_funcs("axpy", (system.b,))
+
+    def start(self, x: Array, r: Array) -> _State:
+        state = super().start(x, r)
+        xp, v = self.system.xp, self.system.xp.asarray(r, copy=True)
+        gamma, size = float(state.gamma[1]), float(state.size)
+        return state._replace(
+            v=(xp.zeros_like(v), v), z=v, gamma=(1.0, gamma), w=(xp.zeros_like(v), xp.zeros_like(v)), c=(1.0, 1.0),
+            s=(0.0, 0.0), eta=gamma, norm=gamma, size=size, alive=True,
+        )  # fmt: skip
+
+    def step(self, state: _State) -> _State:
+        x, r, (v_old, v), _, (gamma_old, gamma), (w0, w1) = state[:6]
+        (c0, c1), (s0, s1), eta, _, least, size, alive = state[7:]
+        g = gamma or 1.0
+        z = v / g
+        az = self.system.A @ z
+        self.matvecs += 1
+        delta = float(z @ az)
+        # v_new = az - (delta / g) v - (gamma / gamma_old) v_old, in the memory of v_old.
+        v_old *= -gamma / gamma_old
+        v_old += az
+        self.axpy(v, v_old, a=-delta / g)
+        v, v_new = v, v_old
+        gamma_new = float(v_new @ v_new) ** 0.5
+        a0, a2, a3 = c1 * delta - c0 * s1 * gamma, s1 * delta + c0 * c1 * gamma, s0 * gamma
+        a1 = math.hypot(a0, gamma_new)
+        size = max(size, a1)
+        if a1 <= self.lost * size:
+            # Exhausted, as in the general step: nothing moves any more.
+            return state._replace(v=(v, v_new), alive=False)
+        c, s = a0 / a1, gamma_new / a1
+        # w = (z - a3 w0 - a2 w1) / a1, in the memory of w0.
+        w0 *= -a3 / a1
+        self.axpy(z, w0, a=1.0 / a1)
+        self.axpy(w1, w0, a=-a2 / a1)
+        moved = (c * eta) * w0
+        moved += x
+        eta = -s * eta
+        return _State(
+            moved, r, (v, v_new), v_new, (g, gamma_new), (w1, w0), state.aw, (c1, c), (s1, s), eta, abs(eta), least, size,
+            alive,
+        )  # fmt: skip
+
+    def verify(self, state: _State) -> tuple[_State, float]:
+        """Recompute ``b - A x`` and start the recurrence from it."""
+        self.matvecs += 1
+        fresh = self.start(state.x, self.system.true_residual(state.x))
+        return fresh, float(fresh.norm)
+
+    def error(self, state: _State) -> float:
+        return -math.inf if not state.alive and state.norm > self.system.tolerance else state.norm
