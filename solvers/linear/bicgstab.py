@@ -6,6 +6,7 @@ recurrence breaks down it is begun again from the residual at hand; a run that d
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ...backends.namespace import Array, finfo_eps, is_numpy
@@ -207,4 +208,4 @@ class _BiCGStabNumPy(_BiCGStab):
         return _State(moved, r, rt, p, v, rho if seen else 0.0, alpha, omega, float(r @ r))
 
     def error(self, state: _State) -> float:
-        return state.rr**0.5
+        return math.sqrt(state.rr)

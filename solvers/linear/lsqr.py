@@ -6,9 +6,10 @@ bidiagonalisation and a QR factorisation of the bidiagonal matrix. A run ends on
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-from ...backends.namespace import Array
+from ...backends.namespace import Array, is_numpy
 from ..iterate import Callback, warn_unless_converged
 from .golub_kahan import GolubKahan, LeastSquaresResult, prepare_least_squares
 
@@ -88,7 +89,8 @@ def lsqr(
     [1.0, -1.0]
     """
     system, limits = prepare_least_squares(A, b, x0=x0, damp=damp, atol=atol, btol=btol, conlim=conlim, M=M)
-    result = _Lsqr(system, limits).run(
+    plain = b.ndim == 1 and is_numpy(system.xp) and system.xp.isdtype(b.dtype, "real floating")
+    result = (_LsqrNumPy if plain else _Lsqr)(system, limits).run(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
     warn_unless_converged(result, "lsqr")
@@ -152,3 +154,57 @@ class _Lsqr(GolubKahan):
             self, state.base, t, u, v, w, alpha, -c * alpha, phibar, phibar * alpha * xp.abs(c), anorm2, directions2,
             xp.sqrt(anorm2 * directions2), state.offset,
         )  # fmt: skip
+
+
+class _LsqrNumPy(_Lsqr):
+    """One real right-hand side: numbers of Python, and vectors that change in place; only ``t`` of an old state stays."""
+
+    def begin(self, base: Array, r: Array, anorm2: Array) -> _State:
+        state, xp = super().begin(base, r, anorm2), self.xp
+        self.bound = float(self.bnorm)
+        numbers: dict[str, Any] = {name: float(getattr(state, name)) for name in _NUMBERS}
+        return state._replace(v=xp.asarray(state.v, copy=True), w=xp.asarray(state.v, copy=True), **numbers)
+
+    def step(self, state: _State) -> _State:
+        u, v, w = state.u, state.v, state.w
+        u *= -state.alpha
+        u += self.A @ v
+        beta = float(u @ u) ** 0.5
+        u /= beta or 1.0
+        v *= -beta
+        v += self.AH @ u
+        alpha = float(v @ v) ** 0.5
+        v /= alpha or 1.0
+        self.matvecs += 2
+        rho = math.hypot(state.rhobar, beta)
+        anorm2 = state.anorm2 + beta * beta + alpha * alpha
+        # A pivot lost in rounding: the space is exhausted, the answer stands.
+        alive = not rho <= self.tiny * anorm2**0.5
+        safe = rho if alive else 1.0
+        c, s = (state.rhobar / safe, beta / safe) if alive else (0.0, 1.0)
+        theta, phi = s * alpha, c * state.rnorm
+        t = (phi / safe) * w
+        t += state.t
+        directions2 = state.directions2 + float(w @ w) / (safe * safe)
+        w *= -theta / safe
+        w += v
+        phibar = s * state.rnorm
+        return state._replace(
+            t=t, alpha=alpha, rhobar=-c * alpha, rnorm=phibar, arnorm=phibar * alpha * abs(c), anorm2=anorm2,
+            directions2=directions2, cond=(anorm2 * directions2) ** 0.5,
+        )  # fmt: skip
+
+    def error(self, state: _State) -> float:
+        rnorm, arnorm, anorm, limits = state.rnorm, state.arnorm, state.anorm2**0.5, self.limits
+        if rnorm == 0 or arnorm == 0:
+            return 0.0
+        if not math.isfinite(rnorm + arnorm):
+            return math.nan
+        small = limits.btol * self.bound + limits.atol * anorm * (float(state.t @ state.t) ** 0.5 + state.offset)
+        normal = limits.atol * anorm * rnorm
+        ratio = min(rnorm / small if small > 0 else math.inf, arnorm / normal if normal > 0 else math.inf)
+        # Beyond conlim the answer would be rounding; the sign says so.
+        return -1.0 if state.cond > limits.conlim and ratio > 1.0 else float(ratio)
+
+
+_NUMBERS = ("alpha", "rhobar", "rnorm", "arnorm", "anorm2", "directions2", "cond", "offset")
