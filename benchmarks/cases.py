@@ -267,9 +267,10 @@ def _pairs_cases() -> list[Case]:
 
 def all_cases() -> list[Case]:
     """Every case of every family."""
+    from .cases_linear import linear_cases
     from .cases_solvers import solver_cases
 
-    return _pairs_cases() + solver_cases()
+    return _pairs_cases() + linear_cases() + solver_cases()
 
 
 def cases_of(family: str, quick: bool = False) -> list[Case]:

@@ -1,4 +1,4 @@
-"""Cases of the families linear, ot and kde (see `cases` for what a case is)."""
+"""Cases of the families ot and kde (see `cases` for what a case is)."""
 
 from __future__ import annotations
 
@@ -8,45 +8,6 @@ from typing import Any
 import numpy as np
 
 from .cases import Case, Data, Prepared, host, relative_error
-
-
-def _poisson(side: int) -> Data:
-    import scipy.sparse as sp
-
-    line = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(side, side))
-    eye = sp.eye_array(side)
-    A = (sp.kron(line, eye) + sp.kron(eye, line)).tocsr()
-    truth = np.random.default_rng(0).standard_normal(side * side)
-    return {"A": A, "b": A @ truth}
-
-
-def _dense(n: int) -> Data:
-    rng = np.random.default_rng(0)
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    A = (Q * np.logspace(0, 3, n)) @ Q.T
-    return {"A": 0.5 * (A + A.T), "b": rng.standard_normal(n)}
-
-
-def _xpsolve_cg(data: Data) -> Prepared:
-    from xpsolve.solvers.linear import cg
-
-    return lambda: cg(data["A"], data["b"], rtol=1e-8).x
-
-
-def _scipy_cg(data: Data) -> Prepared:
-    from scipy.sparse.linalg import cg
-
-    return lambda: cg(data["A"], data["b"], rtol=1e-8, maxiter=10 * data["b"].size)[0]
-
-
-def _pyamg_cg(data: Data) -> Prepared:
-    from pyamg.krylov import cg
-
-    return lambda: cg(data["A"], data["b"], tol=1e-8, maxiter=10 * data["b"].size)[0]
-
-
-def _residual(data: Data, x: Any) -> float:
-    return float(np.linalg.norm(data["b"] - data["A"] @ host(x)) / np.linalg.norm(data["b"]))
 
 
 def _transport(n: int) -> Data:
@@ -127,15 +88,10 @@ def _quiet(prepare: Any) -> Any:
 
 
 def solver_cases() -> list[Case]:
-    """Cases of the families linear, ot and kde."""
-    krylov = {"xpsolve": _xpsolve_cg, "peer:scipy": _scipy_cg, "peer:pyamg": _quiet(_pyamg_cg)}
+    """Cases of the families ot and kde."""
     transport = {"xpsolve": _xpsolve_sinkhorn, "peer:pot": _quiet(_pot_sinkhorn)}
     kde = {"xpsolve": _xpsolve_kde, "peer:sklearn": _sklearn_kde}
-    # SciPy's recursive residual may claim a little more than the truth: a factor of two is let pass for peers.
     return [
-        Case("linear", "cg dense", "n=200, float64", lambda: _dense(200), krylov, 2e-8, _residual, True),
-        Case("linear", "cg dense", "n=1000, float64", lambda: _dense(1000), krylov, 2e-8, _residual),
-        Case("linear", "cg 2-D Poisson", "n=10000, float64", lambda: _poisson(100), krylov, 2e-8, _residual, True),
         Case(
             "ot",
             "Sinkhorn, log domain",
