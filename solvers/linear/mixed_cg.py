@@ -125,10 +125,12 @@ _PATIENCE, _PART = 50, 0.2
 
 
 class _State(NamedTuple):
-    """``base + scale y`` the iterate; ``r``, ``p``, ``y`` in low precision in units of ``scale``, ``rz = <r, M r>``, ``curvature``
+    """``base + scale y`` the iterate (sums in float64: rounded ones would show in the residual); ``r``, ``p`` in low
+    precision and ``y`` in units of ``scale``, ``rz = <r, M r>``, ``curvature``
     negative once one was not positive; on the host ``steps`` since the start, ``norm`` the last one looked at, ``low`` the
     smallest since the last replacement and ``low_at`` when, ``replaced`` the last recomputed norm, and ``futile``
-    replacements in a row; ``pending`` the recomputed norm of a replacement that no look has read yet."""
+    replacements in a row; ``pending`` the recomputed norm of a replacement that no look has read yet;
+    ``exact`` says that ``norm`` was recomputed and nothing has moved since."""
 
     method: _MixedCG
     base: Array
@@ -145,11 +147,12 @@ class _State(NamedTuple):
     replaced: float
     futile: int
     pending: Array | None = None
+    exact: bool = False
 
     @property
     def x(self) -> Array:
         """The iterate."""
-        return self.base + self.scale * self.method.xp.astype(self.y, self.base.dtype)
+        return self.base + self.scale * self.y
 
 
 class _MixedCG:
@@ -172,7 +175,7 @@ class _MixedCG:
         z = self.precondition(low)
         rz = system.real_dot(low, z)
         norm = host_float(system.worst(size))
-        return _State(self, x, xp.zeros_like(low), low, z, rz, xp.ones_like(rz), scale, 0, norm, norm, 0, norm, 0)
+        return _State(self, x, xp.zeros_like(x), low, z, rz, xp.ones_like(rz), scale, 0, norm, norm, 0, norm, 0)
 
     def step(self, state: _State) -> _State:
         xp, system = self.xp, self.system
@@ -184,7 +187,11 @@ class _MixedCG:
         alpha = xp.where(good, state.rz / xp.where(good, curvature, 1.0), 0.0)
         worst = xp.where(good_rz & (curvature <= 0), -1.0, state.curvature)
         state = state._replace(
-            y=state.y + alpha * state.p, r=state.r - alpha * q, curvature=worst, steps=state.steps + 1
+            y=state.y + xp.astype(alpha * state.p, state.y.dtype),
+            r=state.r - alpha * q,
+            curvature=worst,
+            steps=state.steps + 1,
+            exact=False,
         )
         if state.steps % self.look == 0:
             state, due = self.glance(state)
@@ -221,7 +228,7 @@ class _MixedCG:
         if norm < state.low:
             state = state._replace(low=norm, low_at=state.steps)
         stalled = state.steps - state.low_at > _PATIENCE + _PART * state.steps
-        return state, (fallen <= self.delta or stalled) and norm > system.tolerance
+        return state, fallen <= self.delta or stalled or norm <= system.tolerance
 
     def replace(self, state: _State, good: Array) -> _State:
         """Put the float64 residual in the place of the carried one, and go on in the same direction."""
@@ -230,20 +237,25 @@ class _MixedCG:
         exact = system.true_residual(base)
         self.matvecs += system.columns
         size = system.norm(exact)
+        worst = system.worst(size)
+        # Where the end may be reached the norm is read at once; the direction goes on if it is not.
+        known = {"norm": host_float(worst), "exact": True} if state.norm <= system.tolerance else {"pending": worst}
         turned = self.turn(state, xp.astype(exact / state.scale, self.low), good)
         # New units, so that float32 does not run out of range.
         scale = xp.where(size > 0, size, 1.0)
         factor = xp.astype(state.scale / scale, turned.rz.dtype)
         return turned._replace(
             base=base, y=xp.zeros_like(state.y), r=turned.r * factor, p=turned.p * factor, rz=turned.rz * factor**2,
-            scale=scale, low=math.inf, low_at=state.steps, pending=system.worst(size),
+            scale=scale, low=math.inf, low_at=state.steps, **known,
         )  # fmt: skip
 
     def error(self, state: _State) -> float:
         return state.norm
 
     def verify(self, state: _State) -> tuple[_State, float]:
-        """Recompute ``b - A x`` and begin from it."""
+        """Recompute ``b - A x``, where that was not just done, and begin from it."""
+        if state.exact:
+            return state, state.norm
         self.matvecs += self.system.columns
         x = state.x
         fresh = self.start(x, self.system.true_residual(x))
