@@ -1,16 +1,17 @@
-"""Where a cost lives: a stored matrix or two point clouds. The few reductions that Sinkhorn needs, behind one interface."""
+"""Where a cost lives: a stored matrix, two point clouds or a grid. The few reductions that Sinkhorn needs, behind one interface."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, array_namespace
+from ...backends.namespace import Array, array_namespace, device
 from ...backends.pairs import Pairs, exponential
 from ...backends.special import logsumexp
-from ...backends.transfer import host_bool
-from ...backends.validation import check_array
+from ...backends.transfer import host_bool, host_float
+from ...backends.validation import check_array, check_scalar
+from .grid import Grid
 
 _HALVES = {"half_sqeuclidean": ("sqeuclidean", 0.5)}
 
@@ -28,6 +29,10 @@ class Dense:
     def kernel(self, reg: float) -> _DenseKernel:
         """The reductions of ``exp(-C / reg)``."""
         return _DenseKernel(-self.C / reg, self.xp)
+
+    def largest(self) -> float:
+        """The largest finite cost."""
+        return host_float(self.xp.max(self.xp.where(self.xp.isfinite(self.C), self.C, 0.0)))
 
 
 class _DenseKernel:
@@ -60,7 +65,10 @@ class PointCloud:
         Points of one library, device and dtype.
     cost : str or callable
         ``"sqeuclidean"`` (``|x-y|^2``, as POT), ``"half_sqeuclidean"`` (``|x-y|^2 / 2``, as GeomLoss), ``"euclidean"``,
-        ``"cityblock"``, or a function of two tiles of points that returns their costs.
+        ``"cityblock"``, ``"minkowski"`` (``(sum_k |x_k-y_k|^p)^(1/p)``), or a function of two tiles of points, (r, d) and
+        (q, d), that returns their (r, q) costs with the array API.
+    p : float, optional
+        Power of ``"minkowski"``, at least 1; infinity takes the largest coordinate.
     **options
         Options of `Pairs`, e.g. ``engine`` or ``threads``.
 
@@ -73,10 +81,16 @@ class PointCloud:
     [[3.02], [3.98]]
     """
 
-    def __init__(self, x: Array, y: Array, cost: Any = "sqeuclidean", **options: Any) -> None:
+    def __init__(
+        self, x: Array, y: Array, cost: Any = "sqeuclidean", *, p: float | None = None, **options: Any
+    ) -> None:
         self.xp = array_namespace(x=x, y=y)
         check_array(x, "x", self.xp, ndim=2)
         check_array(y, "y", self.xp, shape=(None, x.shape[1]), dtype=x.dtype)
+        if (p is not None) != (isinstance(cost, str) and cost == "minkowski"):
+            raise InputError('p is given exactly when cost is "minkowski"')
+        if p is not None:
+            cost = _minkowski(p)
         metric, self.factor = _HALVES.get(cost, (cost, 1.0)) if isinstance(cost, str) else (cost, 1.0)
         exponential(metric, 1.0)  # refuses an unknown metric now, not at the first pass
         self.x, self.y, self.metric, self.options = x, y, metric, options
@@ -91,6 +105,16 @@ class PointCloud:
         # The solver's loop sees a NaN for itself, at its own checks.
         options = {"passes": passes, "check_finite": False, **self.options}
         return Pairs(x, self.y, exponential(self.metric, self.factor / reg), **options)
+
+    def largest(self) -> float:
+        """About the largest cost: that between some of the points."""
+        xp, (n, m) = self.xp, self.shape
+        rows, columns = (
+            xp.astype(xp.linspace(0, k - 1, min(k, 128), device=device(self.x), dtype=self.x.dtype), xp.int64)
+            for k in (n, m)
+        )
+        few = self.subsample(rows, columns)
+        return host_float(xp.max(few.pairs(few.x, 1.0).nearest(few.shape[1])[1])) * self.factor
 
     def subsample(self, rows: Array, columns: Array) -> PointCloud:
         """The cloud of some of the points."""
@@ -115,3 +139,27 @@ class _CloudKernel:
 
     def column_average(self, a: Array, v: Array) -> Array:
         return self.pairs.T.softmax_sum(v, a)[0]
+
+
+def _minkowski(p: float) -> Any:
+    """The metric of an l_p norm, by name where the pairs know it."""
+    p = check_scalar(p, "p", finite=False)
+    if not p >= 1:
+        raise InputError(f"p must be at least 1, got {p}")
+    if p in (1.0, 2.0):
+        return "cityblock" if p == 1.0 else "euclidean"
+
+    def cost(x: Array, y: Array) -> Array:
+        xp = array_namespace(x=x, y=y)
+        total = xp.abs(x[:, 0][:, None] - y[:, 0][None, :])
+        total = total if math.isinf(p) else total**p
+        # One coordinate after the other: no array of three dimensions.
+        for k in range(1, x.shape[1]):
+            gap = xp.abs(x[:, k][:, None] - y[:, k][None, :])
+            total = xp.maximum(total, gap) if math.isinf(p) else total + gap**p
+        return total if math.isinf(p) else total ** (1.0 / p)
+
+    return cost
+
+
+Geometry: TypeAlias = Dense | PointCloud | Grid

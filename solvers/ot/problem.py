@@ -14,7 +14,7 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar, check_weights
-from .geometry import Dense, PointCloud
+from .geometry import Dense, Geometry
 
 if TYPE_CHECKING:
     from .result import TransportResult
@@ -26,7 +26,7 @@ class Problem:
 
     Attributes
     ----------
-    geometry : Dense or PointCloud
+    geometry : Dense, PointCloud or Grid
         Where the cost lives.
     a, b : array (n,), (m,)
         Weights of equal sums, zeros allowed.
@@ -38,7 +38,7 @@ class Problem:
         Of all arrays.
     """
 
-    geometry: Dense | PointCloud
+    geometry: Geometry
     a: Array
     b: Array
     log_a: Array
@@ -75,11 +75,9 @@ class Problem:
         )
 
 
-def prepare(
-    cost: Array | Dense | PointCloud, a: Array | None, b: Array | None, *, reg: float, tol: float | None
-) -> Problem:
+def prepare(cost: Array | Geometry, a: Array | None, b: Array | None, *, reg: float, tol: float | None) -> Problem:
     """Check the arguments that every balanced solver shares; errors name them."""
-    geometry = cost if isinstance(cost, Dense | PointCloud) else Dense(cost)
+    geometry = cost if isinstance(cost, Geometry) else Dense(cost)
     xp, like, (n, m) = geometry.xp, geometry.like, geometry.shape
     reg = check_scalar(reg, "reg", positive=True)
     a, b = weights(a, "a", n, like, xp), weights(b, "b", m, like, xp)

@@ -9,7 +9,8 @@ from ...backends.namespace import Array, array_namespace
 from ...backends.operators import LinearOperator
 from ...backends.validation import check_array
 from ..result import Result
-from .geometry import Dense, PointCloud
+from .geometry import Dense, Geometry
+from .grid import Grid
 from .problem import finite, log_weights
 
 
@@ -27,7 +28,7 @@ class TransportResult(Result):
         The weights.
     reg : float
         The regularisation.
-    geometry : Dense, PointCloud
+    geometry : Dense, PointCloud or Grid
         Where the cost lives.
     residual : float
         ``|P 1 - a|_1 + |P^T 1 - b|_1``, recomputed.
@@ -41,7 +42,7 @@ class TransportResult(Result):
     a: Array
     b: Array
     reg: float
-    geometry: Dense | PointCloud
+    geometry: Geometry
     method: str = ""
     why: str = ""
 
@@ -85,7 +86,7 @@ class TransportResult(Result):
         points : array (p, d), optional
             Other source points (for a `PointCloud`), carried along by the same potential; default the source itself.
         target : array (m, e), optional
-            What to average, default the target points; required for a cost matrix.
+            What to average, default the target points (of a grid, its cells' positions); required for a cost matrix.
         """
         xp, geometry, (_, G) = self.geometry.xp, self.geometry, self.scaled()
         if isinstance(geometry, Dense):
@@ -93,6 +94,10 @@ class TransportResult(Result):
                 raise InputError("target must be given, and points left out, when the cost is a matrix")
             check_array(target, "target", xp, ndim=2, dtype=self.f.dtype)
             return geometry.kernel(self.reg).row_average(G, target)
+        if isinstance(geometry, Grid):
+            if points is not None:
+                raise InputError("points must be left out when the cost lives on a grid")
+            return geometry.kernel(self.reg).row_average(G, geometry.points if target is None else target)
         values = geometry.y if target is None else target
         if points is None:
             return geometry.kernel(self.reg).row_average(G, values)

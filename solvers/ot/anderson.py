@@ -1,0 +1,70 @@
+"""Anderson acceleration of a fixed-point iteration ``x <- T(x)``: the best combination of the last few images.
+
+Anderson (1965); Walker and Ni (2011). The combination minimises the linearised residual ``T(x) - x``, by least squares with a
+little regularisation. There is no guarantee: where the residual grows, the memory is emptied and a plain step taken.
+"""
+
+from __future__ import annotations
+
+from ...backends.namespace import Array, Namespace, device
+from ...backends.transfer import host_bool
+
+# Weight of the regularisation, relative to the trace; growth of the residual that is not borne.
+_RIDGE, _GROWTH = 1e-10, 2.0
+
+
+class Anderson:
+    """The next point of an accelerated fixed-point iteration.
+
+    Parameters
+    ----------
+    memory : int
+        Differences of residuals that are combined.
+    xp : namespace
+        Of the arrays.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.solvers.ot.anderson import Anderson
+    >>> A, x = xp.asarray([[0.9, 0.1], [0.0, 0.8]]), xp.asarray([1.0, 1.0])
+    >>> mixing = Anderson(5, xp)
+    >>> for _ in range(4):
+    ...     x = mixing.next(x, A @ x)
+    >>> float(xp.max(xp.abs(x))) < 1e-7
+    True
+    """
+
+    def __init__(self, memory: int, xp: Namespace) -> None:
+        self.memory, self.xp = memory, xp
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was seen."""
+        self._residuals: list[Array] = []
+        self._images: list[Array] = []
+        self._norm: Array | None = None
+
+    def next(self, x: Array, image: Array) -> Array:
+        """The point after ``x``, whose image under the iteration is ``image``; both finite."""
+        xp = self.xp
+        residual = image - x
+        norm = xp.sum(residual * residual)
+        if self._norm is not None and not host_bool(norm <= _GROWTH**2 * self._norm):
+            self.restart()
+        self._norm = norm
+        self._residuals = [*self._residuals, residual][-self.memory - 1 :]
+        self._images = [*self._images, image][-self.memory - 1 :]
+        if len(self._residuals) < 2:
+            return image
+        residuals, images = xp.stack(self._residuals), xp.stack(self._images)
+        dR, dT = residuals[1:, :] - residuals[:-1, :], images[1:, :] - images[:-1, :]
+        k = dR.shape[0]
+        # Scaled to unit rows: the differences shrink by orders of magnitude from one to the next.
+        size = xp.sqrt(xp.sum(dR * dR, axis=1))
+        size = xp.where(size > 0, size, 1.0)
+        dR = dR / size[:, None]
+        ridge = max(_RIDGE, 10.0 * float(xp.finfo(x.dtype).eps)) * k
+        gram = dR @ dR.T + ridge * xp.eye(k, dtype=x.dtype, device=device(x))
+        gamma = xp.linalg.solve(gram, (dR @ residual)[:, None])[:, 0] / size
+        return image - gamma @ dT
