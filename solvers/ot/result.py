@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, array_namespace
+from ...backends.namespace import Array, array_namespace, wide_dtype
 from ...backends.operators import LinearOperator
-from ...backends.validation import check_array
+from ...backends.transfer import host_float
+from ...backends.validation import check_array, check_scalar
 from ..result import Result
 from .geometry import Dense, Geometry
 from .grid import Grid
 from .problem import finite, log_weights
+from .tiles import plan_tiles
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -104,3 +106,105 @@ class TransportResult(Result):
         array_namespace(points=points, x=geometry.x)
         check_array(points, "points", xp, shape=(None, geometry.x.shape[1]), dtype=self.f.dtype)
         return geometry.pairs(points, self.reg).softmax_sum(values, G)[0]
+
+    def marginals(self) -> tuple[Array, Array]:
+        """Sums of the rows (n,) and of the columns (m,) of the plan: two passes."""
+        kernel, (F, G), xp = self.geometry.kernel(self.reg), self.scaled(), self.geometry.xp
+        return xp.exp(F + kernel.rows(G, None)), xp.exp(G + kernel.columns(F, None))
+
+    @property
+    def marginal_errors(self) -> tuple[float, float]:
+        """``|P 1 - a|_1`` and ``|P^T 1 - b|_1``."""
+        xp, (rows, columns) = self.geometry.xp, self.marginals()
+        return host_float(xp.sum(xp.abs(rows - self.a))), host_float(xp.sum(xp.abs(columns - self.b)))
+
+    @property
+    def transport_cost(self) -> float:
+        """``<C, P>``, the cost of the plan without its regularisation: one pass, summed in float64 where the device has it."""
+        geometry, xp = self.geometry, self.geometry.xp
+        if isinstance(geometry, PointCloud) and geometry.metric == "sqeuclidean":
+            return self._squared_cost(geometry)
+        # A forbidden pair has an infinite cost and no mass.
+        parts = [xp.sum(plan * xp.where(plan > 0, tile.cost, 0.0)) for tile, plan in plan_tiles(self)]
+        return host_float(xp.sum(xp.stack(parts)))
+
+    def _squared_cost(self, cloud: PointCloud) -> float:
+        """Of squared distances: the mean of ``|x - y|^2`` over the partners of ``x``, from those of ``y`` and ``|y|^2``."""
+        xp, (F, G) = cloud.xp, self.scaled()
+        centre = xp.mean(cloud.y, axis=0)
+        x, y = cloud.x - centre, cloud.y - centre
+        moments = xp.concat([y, xp.sum(y * y, axis=1)[:, None]], axis=1)
+        means, logs = cloud.pairs(cloud.x, self.reg).softmax_sum(moments, G)
+        partners, squares = means[:, :-1], means[:, -1]
+        spread = xp.maximum(squares - xp.sum(partners * partners, axis=1), 0.0)
+        rows = xp.exp(F + logs) * (xp.sum((x - partners) ** 2, axis=1) + spread)
+        return host_float(xp.sum(rows, dtype=wide_dtype(rows, xp))) * cloud.factor
+
+    @property
+    def entropy_value(self) -> float:
+        """The value in the entropy gauge: the minimum of ``<C, P> + reg sum P (log P - 1)``.
+
+        It is ``value + reg (sum a log a + sum b log b - mass)``; POT's ``reg_type="entropy"`` leaves out the -1 and is larger
+        by ``reg`` times the mass.
+        """
+        xp = self.geometry.xp
+        logs = xp.sum(self.a * finite(log_weights(self.a, xp), xp)) + xp.sum(
+            self.b * finite(log_weights(self.b, xp), xp)
+        )
+        return self.value + self.reg * host_float(logs - xp.sum(self.a))
+
+    @property
+    def duality_gap(self) -> float:
+        """What the value can be wrong by: the objective of the plan rounded onto the marginals, less the dual value.
+
+        Never negative: it equals ``reg`` times the Kullback-Leibler divergence of the rounded plan (Altschuler, Weed and
+        Rigollet 2017) from the plan, and is summed as that, so that no difference of large numbers hides it.
+        """
+        xp, (rows, _) = self.geometry.xp, self.marginals()
+        shrink = xp.minimum(1.0, self.a / xp.where(rows > 0, rows, 1.0))
+        columns = self.plan.T @ shrink
+        squeeze = xp.minimum(1.0, self.b / xp.where(columns > 0, columns, 1.0))
+        lack_a = xp.maximum(self.a - shrink * (self.plan @ squeeze), 0.0)
+        lack_b = xp.maximum(self.b - squeeze * columns, 0.0)
+        lack_b = lack_b / xp.maximum(xp.sum(lack_b), float(xp.finfo(lack_b.dtype).smallest_normal))
+        F, G = self.scaled()
+        parts = []
+        for tile, plan in plan_tiles(self):
+            rows_of = slice(tile.start, tile.stop)
+            rounded = shrink[rows_of][:, None] * plan * squeeze[None, :] + lack_a[rows_of][:, None] * lack_b[None, :]
+            logs = F[rows_of][:, None] + G[None, :] + tile.logs
+            # Of the logarithms: the plan may have underflowed where the rounded one has mass.
+            ratio = xp.log(xp.where(rounded > 0, rounded, 1.0)) - xp.where(rounded > 0, logs, 0.0)
+            parts.append(xp.sum(xp.where(rounded > 0, rounded * ratio, 0.0) - rounded + plan))
+        return self.reg * max(host_float(xp.sum(xp.stack(parts))), 0.0)
+
+    def dense_plan(self, limit: float = 2**30) -> Array:
+        """The plan as an (n, m) array.
+
+        Parameters
+        ----------
+        limit : float
+            Most bytes it may take; more is an `InputError`. Larger plans are for `plan`, which stores nothing.
+        """
+        xp, (n, m) = self.geometry.xp, self.geometry.shape
+        size = n * m * (4 if self.f.dtype == xp.float32 else 8)
+        if size > check_scalar(limit, "limit", positive=True, finite=False):
+            raise InputError(
+                f"the plan of shape {(n, m)} would take {size / 2**20:.0f} MiB, more than the limit of {limit / 2**20:.0f} "
+                "MiB; raise limit, or use the operator result.plan"
+            )
+        return xp.concat([xp.astype(plan, self.f.dtype) for _, plan in plan_tiles(self)], axis=0)
+
+    def to_pot(self) -> dict[str, Array]:
+        """The potentials as POT names them.
+
+        Returns
+        -------
+        dict
+            ``log_u``, ``log_v``: of the plan ``exp(log_u_i + log_v_j - C_ij / reg)``, as ``ot.bregman.sinkhorn_log`` logs
+            them, ``ot.solve(...).potentials`` holds them and ``warmstart`` takes them; ``u``, ``v``: their exponentials, the
+            scalings of ``ot.sinkhorn``, which over- or underflow for small ``reg``; ``alpha``, ``beta``: the first two
+            times ``reg``, in the units of the cost (entropy gauge, ``f + reg log a``).
+        """
+        xp, (F, G) = self.geometry.xp, self.scaled()
+        return {"log_u": F, "log_v": G, "u": xp.exp(F), "v": xp.exp(G), "alpha": self.reg * F, "beta": self.reg * G}

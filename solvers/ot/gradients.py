@@ -1,0 +1,133 @@
+"""Gradients of the value of balanced entropic transport by the envelope theorem: no unrolling, no linear solve.
+
+At the optimum the value changes only through what the problem is made of: by the cost as the plan, by the weights as the
+potentials (Feydy et al. 2019, "Interpolating between optimal transport and MMD using Sinkhorn divergences", section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...backends.errors import InputError
+from ...backends.namespace import Array
+from ...backends.transfer import host_bool
+from .geometry import Dense, PointCloud
+from .problem import finite
+from .result import TransportResult
+from .tiles import differentiable_cloud, pair_gradients
+
+_NAMES = ("a", "b", "cost", "x", "y", "reg")
+
+
+def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -> dict[str, Array]:
+    """Derivatives of ``result.value``, the minimum of ``<C, P> + reg sum P log(P / a b^T)`` over the plans.
+
+    ``dV/da = f``, ``dV/db = g``, ``dV/dC = P``, ``dV/dx_i = sum_j P_ij dc(x_i, y_j)/dx_i``,
+    ``dV/dreg = sum P log(P / a b^T)``.
+
+    Parameters
+    ----------
+    result : TransportResult
+        Of a balanced problem, converged: errors of the gradients are of the order of its residual.
+    wrt : str or sequence of str, optional
+        Any of ``"a"``, ``"b"``, ``"reg"``; of a cost matrix ``"cost"``; of a `PointCloud` ``"x"``, ``"y"``. Default all of
+        these but ``"cost"``, whose gradient is the whole plan and is formed only when asked for.
+
+    Returns
+    -------
+    dict of str to array
+        Each in the shape, dtype and library of what it is the derivative by; ``"reg"`` is 0-d.
+
+    Raises
+    ------
+    InputError
+        A name that is unknown or has no meaning for the cost, or a cost whose derivative is not known (a user's function).
+
+    Notes
+    -----
+    Weights of equal sums leave the two gradients a common constant, ``(f + s, g - s)``; it is chosen so that
+    ``<a, f> = <b, g>``. They hold for changes that keep the total mass, as on the simplex: subtract the mean for the
+    component along it. Where a weight is zero the gradient is that of its growth from zero.
+
+    Costs ``|x-y|^2`` need one pass over the pairs for ``"x"`` and one for ``"y"``, ``|x-y|`` and the city block cost one
+    pass in tiles for both; nothing of size n x m is stored. The derivative of ``|x-y|`` at coincident points, and of
+    the city block cost at equal coordinates, is taken as 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.ot import PointCloud, sinkhorn
+    >>> from xpsolve.solvers.ot.gradients import gradients
+    >>> x = np.asarray([[0.0], [1.0]])
+    >>> gradients(sinkhorn(PointCloud(x, x + 3.0), reg=0.25), "x")["x"].round(2).tolist()
+    [[-3.02], [-2.98]]
+    """
+    names = check_names(wrt, result)
+    xp, dtype = result.geometry.xp, result.f.dtype
+    found: dict[str, Array] = {}
+    if "a" in names or "b" in names:
+        found["a"], found["b"] = centred_potentials(result)
+    if "cost" in names:
+        found |= pair_gradients(result, None, {"cost"})
+    points = set(names) & {"x", "y"}
+    if points and differentiable_cloud(result.geometry).metric == "sqeuclidean":
+        found |= _by_averages(result, points)
+    else:
+        found |= pair_gradients(result, None, points)
+    if "reg" in names:
+        found["reg"] = information(result)
+    return {name: xp.astype(found[name], dtype, copy=False) for name in names}
+
+
+def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
+    """The names that are asked for; all but ``"cost"`` by default."""
+    cloud = isinstance(result.geometry, PointCloud)
+    if wrt is None:
+        known = isinstance(result.geometry, PointCloud) and not callable(result.geometry.metric)
+        return ("a", "b", "x", "y", "reg") if known else ("a", "b", "reg")
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    for name in names:
+        if name not in _NAMES:
+            raise InputError(f"wrt names {name!r}, expected some of {', '.join(map(repr, _NAMES))}")
+        if name in ("x", "y"):
+            differentiable_cloud(result.geometry)
+        if name == "cost" and cloud:
+            raise InputError("wrt names 'cost', but the costs of a PointCloud are not stored; ask for 'x' and 'y'")
+    return names
+
+
+def centred_potentials(result: TransportResult) -> tuple[Array, Array]:
+    """``f`` and ``g`` with ``<a, f> = <b, g>``, continued to points without weight by their soft c-transform."""
+    xp, reg = result.geometry.xp, result.reg
+    f, g, (F, G) = finite(result.f, xp), finite(result.g, xp), result.scaled()
+    shift = 0.5 * (xp.sum(result.b * g) - xp.sum(result.a * f)) / xp.sum(result.a)
+    empty_a, empty_b = result.a == 0, result.b == 0
+    if host_bool(xp.any(empty_a) | xp.any(empty_b)):
+        kernel = result.geometry.kernel(reg)
+        # The potentials of the others reach every point; a point that none can reach has an infinite one.
+        f, g = xp.where(empty_a, -reg * kernel.rows(G, None), f), xp.where(empty_b, -reg * kernel.columns(F, None), g)
+    return f + shift, g - shift
+
+
+def information(result: TransportResult) -> Array:
+    """``sum P log(P / a b^T)``, 0-d."""
+    xp, (rows, columns) = result.geometry.xp, result.marginals()
+    inner = xp.sum(rows * finite(result.f, xp)) + xp.sum(columns * finite(result.g, xp))
+    return (inner - result.transport_cost) / result.reg
+
+
+def _by_averages(result: TransportResult, points: set[str]) -> dict[str, Array]:
+    """``2 r_i (x_i - mean of its partners)``, and the same of the target: one pass each."""
+    cloud, xp, (F, G) = result.geometry, result.geometry.xp, result.scaled()
+    assert not isinstance(cloud, Dense)
+    found, pairs = {}, cloud.pairs(cloud.x, result.reg, passes=len(points))
+    for name, here, there, own, other, reduction in (
+        ("x", cloud.x, cloud.y, F, G, pairs),
+        ("y", cloud.y, cloud.x, G, F, pairs.T),
+    ):
+        if name in points:
+            # About the common centre the means lose no digits to a large offset.
+            centre = xp.mean(there, axis=0)
+            partners, logs = reduction.softmax_sum(there - centre, other)
+            found[name] = 2.0 * cloud.factor * xp.exp(own + logs)[:, None] * (here - centre - partners)
+    return found
