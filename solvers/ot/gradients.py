@@ -14,7 +14,7 @@ from ...backends.transfer import host_bool
 from .geometry import Dense, PointCloud
 from .problem import finite
 from .result import TransportResult
-from .tiles import differentiable_cloud, pair_gradients
+from .plan_tiles import differentiable_cloud, pair_gradients
 
 _NAMES = ("a", "b", "cost", "x", "y", "reg")
 

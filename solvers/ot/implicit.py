@@ -24,7 +24,7 @@ from .geometry import Dense
 from .gradients import centred_potentials, check_names
 from .problem import finite
 from .result import TransportResult
-from .tiles import Tile, pair_gradients, tiles, widened
+from .plan_tiles import Tile, pair_gradients, tiles, widened
 
 #: ``dL/dP``: an array (n, m); a pair (u, v) of arrays (n,), (m,) or (n, k), (m, k) that means ``u v^T``; or a function of a
 #: `Tile` that returns its rows.

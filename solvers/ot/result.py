@@ -13,7 +13,7 @@ from ..result import Result
 from .geometry import Dense, Geometry
 from .grid import Grid
 from .problem import finite, log_weights
-from .tiles import plan_tiles
+from .plan_tiles import plan_tiles
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -1,156 +1,112 @@
-"""A transport plan seen in blocks of rows, for the few quantities that no reduction over pairs gives: no n x m array exists."""
+"""Plans built row tile by row tile: the only place that knows about in-place arithmetic.
+
+One exponential costs as much as 30 multiply-adds on a CPU, and one with a subnormal result three times as much, so exponents
+are clamped from below and a pass works in a tile that stays in the cache. On NumPy everything happens in place; any other
+library gets the same formula without it, on larger tiles.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from ...backends.errors import InputError
-from ...backends.namespace import Array, is_gpu, wide_dtype
-from ...backends.pairs import exponential
-from ...backends.pairs.engines.array_tiles import ArrayTiles
-from ...backends.pairs.problem import PairProblem
-from .geometry import Dense, PointCloud
+from ...backends.namespace import Array, Namespace, device, is_gpu, is_numpy
 
-if TYPE_CHECKING:
-    from .result import TransportResult
-
-# Entries of one block: small enough for a CPU cache, large enough that a GPU is busy.
-_HOST_BLOCK, _GPU_BLOCK = 2**17, 2**24
+_TILE, _GPU_TILE = 32_768, 1 << 24
 
 
-class Tile(NamedTuple):
-    """Rows ``start`` to ``stop`` of the cost and of ``-cost / reg``, both (stop - start, m)."""
+class Tiles:
+    """Exponential passes over a cost matrix ``C`` into a matrix ``E`` of the same shape and dtype."""
 
-    start: int
-    stop: int
-    cost: Array
-    logs: Array
+    def __init__(self, C: Array, wide: Any, xp: Namespace) -> None:
+        self.C, self.wide, self.xp = C, wide, xp
+        self.E = xp.empty(C.shape, dtype=C.dtype, device=device(C))
+        # exp(-230) = 1e-100 and exp(-80) = 1e-35: nothing as mass, and far from subnormal even when squared (float64).
+        self.floor = -80.0 if C.dtype == xp.float32 else -230.0
+        self.passes = 0
+        n, m = C.shape
+        self.height = max(1, min(n, (_GPU_TILE if is_gpu(C) else _TILE) // m))
+        self.in_place = is_numpy(xp)
+        if self.in_place:
+            self.work = xp.empty((self.height, m), dtype=wide)
 
+    def fill(self, F: Array, G: Array, eps: float) -> None:
+        """``E_ij = exp((F_i + G_j - C_ij) / eps)``."""
+        self.passes += 1
+        xp, scale = self.xp, 1.0 / eps
+        F, G = F * scale, G * scale
+        for start, stop in self._ranges():
+            if self.in_place:
+                T = self._exponents(start, stop, scale, G)
+                T += F[start:stop, None]
+                self._exp(T, start, stop)
+            else:
+                T = F[start:stop, None] + G[None, :] - xp.astype(self.C[start:stop, :], self.wide) * scale
+                self.E[start:stop, :] = xp.exp(xp.astype(xp.clip(T, self.floor, None), self.E.dtype))
 
-def tiles(geometry: Dense | PointCloud, reg: float) -> Iterator[Tile]:
-    """Blocks of rows, in float64 where the device has it (a user's cost keeps the dtype of the points)."""
-    xp, (n, m), dtype = geometry.xp, geometry.shape, tile_dtype(geometry)
-    height = max(1, (_GPU_BLOCK if is_gpu(geometry.like) else _HOST_BLOCK) // m)
-    costs = _costs(geometry)
-    for start in range(0, n, height):
-        stop = min(start + height, n)
-        cost = xp.astype(costs(start, stop), dtype, copy=False)
-        yield Tile(start, stop, cost, -cost / reg)
+    def fill_rows(self, a: Array, G: Array, eps: float) -> Array:
+        """The row update and its plan in one pass: ``F`` such that the rows of ``E`` sum to ``a``."""
+        self.passes += 1
+        xp, scale, parts = self.xp, 1.0 / eps, []
+        G = G * scale
+        for start, stop in self._ranges():
+            if self.in_place:
+                T = self._exponents(start, stop, scale, G)
+                top = xp.max(T, axis=1)
+                T -= top[:, None]
+                tile = self._exp(T, start, stop)
+                total = xp.sum(tile, axis=1, dtype=self.wide)
+                tile *= xp.astype(a[start:stop] / total, tile.dtype)[:, None]
+            else:
+                T = G[None, :] - xp.astype(self.C[start:stop, :], self.wide) * scale
+                top = xp.max(T, axis=1)
+                tile = xp.exp(xp.astype(xp.clip(T - top[:, None], self.floor, None), self.E.dtype))
+                total = xp.sum(tile, axis=1, dtype=self.wide)
+                self.E[start:stop, :] = tile * xp.astype(a[start:stop] / total, tile.dtype)[:, None]
+            parts.append(xp.log(a[start:stop] / total) - top)
+        return xp.concat(parts) * eps
 
+    def rows(self, x: Array) -> Array:
+        """``E x``, summed in the dtype of ``E``."""
+        return self._wide(self.E @ self._narrow(x))
 
-def tile_dtype(geometry: Dense | PointCloud) -> Any:
-    """The dtype of the tiles."""
-    user = isinstance(geometry, PointCloud) and callable(geometry.metric)
-    return geometry.like.dtype if user else wide_dtype(geometry.like, geometry.xp)
+    def columns(self, x: Array) -> Array:
+        """``E^T x``."""
+        return self._wide(self._narrow(x) @ self.E)
 
+    def squares(self, x: Array) -> Array:
+        """``(E * E) x``."""
+        xp, x, parts = self.xp, self._narrow(x), []
+        for start, stop in self._ranges():
+            tile = self.E[start:stop, :]
+            if self.in_place and tile.dtype == self.wide:
+                work = self.work[: stop - start]
+                xp.multiply(tile, tile, out=work)
+                parts.append(work @ x)
+            else:
+                parts.append((tile * tile) @ x)
+        return self._wide(xp.concat(parts))
 
-def _costs(geometry: Dense | PointCloud) -> Callable[[int, int], Array]:
-    """The rows of the cost matrix between two indices."""
-    if isinstance(geometry, Dense):
-        return lambda start, stop: geometry.C[start:stop, :]
-    xp, cloud, dtype = geometry.xp, geometry, tile_dtype(geometry)
-    x, y = (xp.astype(points, dtype, copy=False) for points in (cloud.x, cloud.y))
-    # The engine's metric, by differences of coordinates: small costs far from the origin keep their digits.
-    engine = ArrayTiles(PairProblem(x, y, exponential(cloud.metric, 1.0), xp, direct=True))
-    return lambda start, stop: cloud.factor * engine.metric(x[start:stop, :], y)
+    def _exponents(self, start: int, stop: int, scale: float, G: Array) -> Array:
+        xp, T = self.xp, self.work[: stop - start]
+        xp.multiply(self.C[start:stop, :], -scale, out=T)
+        T += G
+        return T
 
+    def _exp(self, T: Array, start: int, stop: int) -> Array:
+        xp, tile = self.xp, self.E[start:stop, :]
+        xp.maximum(T, self.floor, out=T)
+        if tile.dtype != T.dtype:
+            tile[...] = T
+            T = tile
+        xp.exp(T, out=tile)
+        return tile
 
-def plan_tiles(result: TransportResult) -> Iterator[tuple[Tile, Array]]:
-    """Blocks of the cost and of the plan."""
-    xp, dtype = result.geometry.xp, tile_dtype(result.geometry)
-    F, G = (xp.astype(potential, dtype, copy=False) for potential in result.scaled())
-    for tile in tiles(result.geometry, result.reg):
-        yield tile, xp.exp(F[tile.start : tile.stop][:, None] + G[None, :] + tile.logs)
+    def _ranges(self) -> list[tuple[int, int]]:
+        n, height = self.C.shape[0], self.height
+        return [(i, min(i + height, n)) for i in range(0, n, height)]
 
+    def _narrow(self, x: Array) -> Array:
+        return x if x.dtype == self.E.dtype else self.xp.astype(x, self.E.dtype)
 
-def widened(result: TransportResult) -> TransportResult:
-    """The result with all its arrays in the dtype of the tiles, the stored cost too."""
-    geometry, xp, dtype = result.geometry, result.geometry.xp, tile_dtype(result.geometry)
-    if result.f.dtype == dtype:
-        return result
-
-    def cast(x: Array) -> Array:
-        return xp.astype(x, dtype)
-
-    other = copy.copy(geometry)
-    if isinstance(other, Dense):
-        other.C = other.like = cast(other.C)
-    else:
-        other.x, other.y = cast(other.x), cast(other.y)
-        other.like = other.x
-    return replace(result, f=cast(result.f), g=cast(result.g), a=cast(result.a), b=cast(result.b), geometry=other)
-
-
-Weight = Callable[[Tile, Array], Array]
-
-
-def pair_gradients(result: TransportResult, weight: Weight | None, wanted: set[str]) -> dict[str, Array]:
-    """Gradients of a function whose derivative by the cost of a pair is ``plan * weight(tile, plan)``, in one pass.
-
-    ``wanted`` is any of ``"cost"`` (n, m), ``"x"`` (n, d), ``"y"`` (m, d), and ``"scale"``: the sum over the pairs of that
-    derivative times the cost, what a common factor of the cost would do.
-    """
-    if not wanted:
-        return {}
-    geometry, xp = result.geometry, result.geometry.xp
-    rows: list[Array] = []
-    found: dict[str, Array] = {}
-    blocks: list[Array] = []
-    points = wanted & {"x", "y"}
-    if points:
-        cloud = differentiable_cloud(geometry)
-        x, y = (xp.astype(p, tile_dtype(geometry), copy=False) for p in (cloud.x, cloud.y))
-    for tile, plan in plan_tiles(result):
-        change = plan if weight is None else plan * weight(tile, plan)
-        if "cost" in wanted:
-            blocks.append(xp.astype(change, geometry.like.dtype))
-        if "scale" in wanted:
-            # A forbidden pair has an infinite cost and no mass.
-            _add(found, "scale", xp.sum(change * xp.where(plan > 0, tile.cost, 0.0)))
-        if points:
-            along_x, along_y = _by_points(cloud, change, tile, x[tile.start : tile.stop, :], y)
-            rows.append(along_x)
-            _add(found, "y", along_y)
-    if rows:
-        found["x"] = xp.concat(rows, axis=0)
-    if blocks:
-        found["cost"] = xp.concat(blocks, axis=0)
-    return {name: found[name] for name in wanted}
-
-
-def _add(found: dict[str, Array], name: str, part: Array) -> None:
-    found[name] = found[name] + part if name in found else part
-
-
-def differentiable_cloud(geometry: Dense | PointCloud) -> PointCloud:
-    """The cloud, or an error that says why there is no derivative by its points."""
-    if not isinstance(geometry, PointCloud):
-        raise InputError(
-            "wrt names points, but the cost is a matrix; pass a PointCloud, or take the gradient by the cost"
-        )
-    if callable(geometry.metric) or geometry.metric not in ("sqeuclidean", "euclidean", "cityblock"):
-        raise InputError(
-            f"the derivative of the cost {geometry.metric!r} by the points is not known; use 'sqeuclidean', "
-            "'half_sqeuclidean', 'euclidean' or 'cityblock', or the gradient by a cost matrix and the chain rule"
-        )
-    return geometry
-
-
-def _by_points(cloud: PointCloud, change: Array, tile: Tile, x: Array, y: Array) -> tuple[Array, Array]:
-    """``sum_j change_ij dc/dx_i`` and ``sum_i change_ij dc/dy_j``, by differences of the coordinates."""
-    xp, metric = cloud.xp, cloud.metric
-    factor = cloud.factor * (2.0 if metric == "sqeuclidean" else 1.0)
-    if metric == "euclidean":
-        # |x - y| has no derivative at coincident points; zero lies in its subdifferential.
-        apart = tile.cost > 0
-        change = xp.where(apart, change * cloud.factor / xp.where(apart, tile.cost, 1.0), 0.0)
-    along_x, along_y = [], []
-    for k in range(x.shape[1]):
-        difference = x[:, k][:, None] - y[:, k][None, :]
-        part = change * (xp.sign(difference) if metric == "cityblock" else difference)
-        along_x.append(factor * xp.sum(part, axis=1))
-        along_y.append(-factor * xp.sum(part, axis=0))
-    return xp.stack(along_x, axis=1), xp.stack(along_y, axis=1)
+    def _wide(self, x: Array) -> Array:
+        return x if x.dtype == self.wide else self.xp.astype(x, self.wide)

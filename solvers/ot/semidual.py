@@ -1,0 +1,126 @@
+"""The semi-dual of entropic transport on a stored cost: values, gradients and Newton directions from a frozen plan.
+
+With ``G(F)`` the exact column update, ``D(F) = <a, F> + <b, G(F)>`` is concave with gradient ``a - r`` and
+``-Hess = (diag(r) - P diag(1/b) P^T) / eps``. Between two exponential passes all of it is matrix-vector products: if
+``E = exp((F0 + G0 - C) / eps)`` is stored, the plan of ``F`` is ``diag(u) E diag(s)`` with ``u = exp((F - F0) / eps)`` and
+``s = b / (E^T u)``; only when ``u`` or ``s`` grow large is ``E`` built anew (absorption, Schmitzer 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ...backends.namespace import Array, is_gpu
+from ...backends.transfer import host_bool, host_float
+from ...backends.validation import unwarned
+from .support import Support
+from .tiles import Tiles
+
+
+class Point(NamedTuple):
+    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)``, its columns exact, its rows ``r``."""
+
+    F: Array
+    G: Array
+    u: Array
+    s: Array
+    r: Array
+    value: float
+    err: float
+
+
+class SemiDual:
+    """Evaluations at one ``eps`` after another; the stored ``E`` belongs to ``(F0, G0, eps)``."""
+
+    def __init__(self, part: Support) -> None:
+        self.xp, self.a, self.b = part.xp, part.a, part.b
+        self.log_b = self.xp.log(part.b)
+        self.tiles = Tiles(part.C, part.a.dtype, part.xp)
+        self.tau = 20.0 if part.C.dtype == self.xp.float32 else 60.0
+        self.eps, self.evaluations, self.cg = 0.0, 0, 0
+        self.check_every = 10 if is_gpu(part.C) else 1
+
+    def restart(self, G: Array, eps: float) -> Point | None:
+        """The row update for ``G`` at ``eps``, and the point there."""
+        with unwarned():
+            self.F0, self.G0, self.eps = self.tiles.fill_rows(self.a, G, eps), G, eps
+        return self.at(self.F0)
+
+    def at(self, F: Array, G: Array | None = None) -> Point | None:
+        """The point at ``F`` (``G`` a guess of its partner); None where a sum is not finite."""
+        xp, eps = self.xp, self.eps
+        self.evaluations += 1
+        with unwarned():
+            for attempt in range(4):
+                log_u = (F - self.F0) / eps
+                if not host_float(xp.max(xp.abs(log_u))) <= self.tau:
+                    if attempt or not host_bool(xp.all(xp.isfinite(F))):
+                        return None
+                    self._absorb(F, self.G0 if G is None else G)
+                    log_u = xp.zeros_like(F)
+                u = xp.exp(log_u)
+                c = self.tiles.columns(u)
+                log_s = self.log_b - xp.log(c)
+                new = self.G0 + eps * log_s
+                size = host_float(xp.max(xp.abs(log_s)))
+                if not size < 1e4:
+                    return None
+                if size <= self.tau or attempt == 3:
+                    break
+                self._absorb(F, new)
+            s = self.b / c
+            r = u * self.tiles.rows(s)
+            value = host_float(xp.sum(self.a * F) + xp.sum(self.b * new))
+            err = host_float(xp.sum(xp.abs(self.a - r)))
+        return Point(F, new, u, s, r, value, err) if err < 1e300 and host_bool(xp.min(r) > 0) else None
+
+    def violation(self, F: Array, G: Array) -> float:
+        """``|P 1 - a|_1 + |P^T 1 - b|_1`` of these potentials, by a pass of its own."""
+        xp = self.xp
+        with unwarned():
+            self._absorb(F, G)
+            ones_n, ones_m = xp.ones_like(F), xp.ones_like(G)
+            rows, columns = self.tiles.rows(ones_m), self.tiles.columns(ones_n)
+            return host_float(xp.sum(xp.abs(rows - self.a)) + xp.sum(xp.abs(columns - self.b)))
+
+    def _absorb(self, F: Array, G: Array) -> None:
+        self.tiles.fill(F, G, self.eps)
+        self.F0, self.G0 = F, G
+
+    def direction(self, point: Point, forcing: float, maxiter: int = 1000) -> Array:
+        """``eps x`` with ``(diag((1 + sig) r) - P diag(1/b) P^T) x = a - r`` by Jacobi-preconditioned CG.
+
+        Stops when the L1 residual has fallen by ``forcing``; the damping ``sig`` vanishes with the error.
+        """
+        xp, u, s, tiles = self.xp, point.u, point.s, self.tiles
+        sig = 1e-3 * min(1.0, point.err)
+        weight = s * s / self.b
+        r = point.r
+        diagonal = (1 + sig) * r
+        scale = xp.maximum(r - u * u * tiles.squares(weight), xp.zeros_like(r)) + sig * r
+        scale = 1.0 / xp.maximum(scale, 1e-12 * xp.max(r))
+        goal = forcing * point.err
+
+        residual = self.a - r
+        x = xp.zeros_like(residual)
+        z = scale * residual
+        p, rho = z, xp.sum(residual * z)
+        for i in range(maxiter):
+            q = diagonal * p - u * tiles.rows(weight * tiles.columns(u * p))
+            curvature = xp.sum(p * q)
+            if i % self.check_every == 0 and not host_float(curvature) > 0:
+                break
+            alpha = rho / curvature
+            x = x + alpha * p
+            residual = residual - alpha * q
+            self.cg += 1
+            if (i + 1) % self.check_every == 0 and host_float(xp.sum(xp.abs(residual))) <= goal:
+                break
+            z = scale * residual
+            rho, old = xp.sum(residual * z), rho
+            p = z + (rho / old) * p
+        return self.eps * x
+
+    def counts(self) -> dict[str, Any]:
+        """What was done so far."""
+        return {"exp_passes": self.tiles.passes, "evaluations": self.evaluations, "cg": self.cg}
