@@ -36,7 +36,12 @@ def data() -> dict[str, np.ndarray]:
 def cloud(data: dict[str, Any], metric: Any = "sqeuclidean", reg: float = REG, **options: Any) -> TransportResult:
     """Solved to rounding."""
     return sinkhorn(
-        PointCloud(data["x"], data["y"], metric), data["a"], data["b"], reg=reg, maxiter=10**5, **{"tol": 1e-14, **options}
+        PointCloud(data["x"], data["y"], metric),
+        data["a"],
+        data["b"],
+        reg=reg,
+        maxiter=10**5,
+        **{"tol": 1e-14, **options},
     )
 
 
@@ -175,9 +180,15 @@ def test_implicit_on_a_cloud(data: dict[str, np.ndarray], kind: str, metric: str
 def test_forms_of_the_sensitivity(data: dict[str, np.ndarray]) -> None:
     rng = np.random.default_rng(2)
     u, v = rng.standard_normal((6, 3)), rng.standard_normal((8, 3))
-    for result, wrt in ((cloud(data), ("a", "b", "x", "y")), (matrix(COSTS["euclidean"](data["x"], data["y"]), data), "cost")):
+    for result, wrt in (
+        (cloud(data), ("a", "b", "x", "y")),
+        (matrix(COSTS["euclidean"](data["x"], data["y"]), data), "cost"),
+    ):
         dense = plan_vjp(result, u @ v.T, wrt)
-        for other in (plan_vjp(result, (u, v), wrt), plan_vjp(result, lambda tile: u[tile.start : tile.stop] @ v.T, wrt)):
+        for other in (
+            plan_vjp(result, (u, v), wrt),
+            plan_vjp(result, lambda tile: u[tile.start : tile.stop] @ v.T, wrt),
+        ):
             for name in dense:
                 np.testing.assert_allclose(other[name], dense[name], atol=1e-10)
     single = plan_vjp(cloud(data), (u[:, 0], v[:, 0]), "a")["a"]
@@ -287,7 +298,11 @@ def test_gauge(data: dict[str, np.ndarray]) -> None:
 
     result = cloud(data)
     moved = replace(result, f=result.f + 0.3, g=result.g - 0.3)
-    for function in (gradients, lambda r: potentials_vjp(r, data["a"] * 2, data["b"]), lambda r: sharp_cost(r).gradients):
+    for function in (
+        gradients,
+        lambda r: potentials_vjp(r, data["a"] * 2, data["b"]),
+        lambda r: sharp_cost(r).gradients,
+    ):
         one, other = function(result), function(moved)
         for name in one:
             np.testing.assert_allclose(other[name], one[name], atol=1e-10)
@@ -320,7 +335,12 @@ def test_splitting_an_atom(data: dict[str, np.ndarray]) -> None:
 )
 def test_shapes_permutations_and_scaling(n: int, m: int, d: int, reg: float, metric: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    data = {"x": rng.random((n, d)), "y": rng.random((m, d)), "a": rng.dirichlet(np.ones(n)), "b": rng.dirichlet(np.ones(m))}
+    data = {
+        "x": rng.random((n, d)),
+        "y": rng.random((m, d)),
+        "a": rng.dirichlet(np.ones(n)),
+        "b": rng.dirichlet(np.ones(m)),
+    }
     result = cloud(data, metric, reg=reg, tol=1e-12)
     found, sharp = gradients(result), sharp_cost(result)
     C, P = COSTS[metric](data["x"], data["y"]), result.dense_plan()

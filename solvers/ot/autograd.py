@@ -73,7 +73,9 @@ def ot_value(
     """
     geometry = cost if isinstance(cost, Dense | PointCloud) else Dense(cost)
     if not is_torch(geometry.xp):
-        raise BackendError("cost is no torch tensor; automatic differentiation is torch's, see gradients for other libraries")
+        raise BackendError(
+            "cost is no torch tensor; automatic differentiation is torch's, see gradients for other libraries"
+        )
     result = solver(*detached(geometry, a, b), reg=float(reg), **options)
     value = with_gradient(result, geometry, a, b, reg).value
     # Without anything that requires grad it is still a tensor.

@@ -12,9 +12,9 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array
 from ...backends.transfer import host_bool
 from .geometry import Dense, PointCloud
+from .plan_tiles import differentiable_cloud, pair_gradients
 from .problem import finite
 from .result import TransportResult
-from .plan_tiles import differentiable_cloud, pair_gradients
 
 _NAMES = ("a", "b", "cost", "x", "y", "reg")
 

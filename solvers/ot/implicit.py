@@ -22,9 +22,9 @@ from ...backends.validation import check_array
 from ..linear.cg import cg
 from .geometry import Dense
 from .gradients import centred_potentials, check_names
+from .plan_tiles import Tile, pair_gradients, tiles, widened
 from .problem import finite
 from .result import TransportResult
-from .plan_tiles import Tile, pair_gradients, tiles, widened
 
 #: ``dL/dP``: an array (n, m); a pair (u, v) of arrays (n,), (m,) or (n, k), (m, k) that means ``u v^T``; or a function of a
 #: `Tile` that returns its rows.
@@ -331,7 +331,9 @@ class _System:
             check_array(factor, name, xp, ndim=(1, 2), dtype=self.asked.f.dtype)
             columns = factor[:, None] if factor.ndim == 1 else factor
             if columns.shape[0] != size or (factors and columns.shape[1] != factors[0].shape[1]):
-                raise InputError(f"{name} has shape {tuple(factor.shape)}, expected {size} rows and as many columns as W[0]")
+                raise InputError(
+                    f"{name} has shape {tuple(factor.shape)}, expected {size} rows and as many columns as W[0]"
+                )
             factors.append(xp.astype(columns, self.F.dtype, copy=False))
         return factors[0], factors[1]
 
@@ -354,7 +356,9 @@ class _System:
 
         inverse = xp.where(c > 0, 1.0 / xp.where(c > 0, self.diagonal(diagonal), 1.0), 1.0)
         operator = LinearOperator((c.shape[0],) * 2, product, dtype=dtype, tags={"symmetric", "positive"}, name="Schur")
-        jacobi = LinearOperator(operator.shape, lambda z: inverse * z, dtype=dtype, tags={"symmetric", "positive"}, name="M")
+        jacobi = LinearOperator(
+            operator.shape, lambda z: inverse * z, dtype=dtype, tags={"symmetric", "positive"}, name="M"
+        )
         # Where both sides cancel (W = u 1^T + 1 v^T changes nothing), what is left is rounding, not to be solved for.
         size = host_float(xp.sqrt(xp.sum(first * first)) + xp.sqrt(xp.sum(second * second)))
         rtol = (1e-5 if single else 1e-10) if rtol is None else rtol

@@ -295,4 +295,3 @@ class _Annealed:
     def counts(self) -> dict[str, int]:
         """What was done."""
         return {**self.dual.counts(), "newton": self.newtons, "sinkhorn": self.sinkhorns, "levels": self.levels}
-

@@ -10,10 +10,10 @@ from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar
 from ..result import Result
-from .geometry import Dense, Geometry
+from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
-from .problem import finite, log_weights
 from .plan_tiles import plan_tiles
+from .problem import finite, log_weights
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
