@@ -44,7 +44,7 @@ class Entries:
 def large_entries(
     pairs: Pairs, f: Array, g: Array, log_weight: Array, threshold: float, limit: int
 ) -> tuple[Array, Entries | None]:
-    """Row sums of ``exp(f_i + g_j) k_ij`` and its entries above ``threshold exp(log_weight_i) / m``.
+    """Row sums of ``exp(f_i + g_j) k_ij`` and its entries above ``threshold exp(log_weight_i)``.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def large_entries(
     f, g, log_weight : array (n,), (m,), (n,)
         Row and column potentials, and logarithms of the weights of the rows; finite.
     threshold : float
-        Share of a row's weight that the entries left out may add up to.
+        Share of a row's weight below which an entry is left out.
     limit : int
         Most entries; where there are more they are not kept.
 
@@ -85,8 +85,8 @@ def _on_host(
             x, y, problem.kernel, npx, threads=problem.threads, mixed=problem.mixed, direct=problem.direct
         )
         f, g, log_weight = to_host(f), to_host(g), to_host(log_weight)
-    weight = log_weight.astype(np.float64) - math.log(m)
-    low = weight + math.log(_NEGLIGIBLE)
+    none = math.log(_NEGLIGIBLE) - math.log(m)
+    low = log_weight.astype(np.float64) + none
     shift = low - f.astype(np.float64)
     tiles = GemmTiles(problem)
     by_gemm = tiles._by_gemm
@@ -96,9 +96,11 @@ def _on_host(
     scale, dtype = problem.kernel.scale, tiles.x.dtype
     height = max(8, _HOST_TILE // m)
     sums = np.zeros(n)
-    found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    value_parts: dict[int, np.ndarray] = {}
+    column_parts: dict[int, np.ndarray] = {}
+    count_parts: dict[int, np.ndarray] = {}
     kept = [0]
-    margin = log_threshold - math.log(_NEGLIGIBLE)
+    margin = log_threshold - none
 
     def work(start: int, stop: int) -> None:
         buffer, mask_buffer = np.empty((height, m), dtype=dtype), np.empty((height, m), dtype=bool)
@@ -124,7 +126,8 @@ def _on_host(
             if kept[0] <= limit:
                 owners = owner[large]
                 columns = (index[large] - owners * m).astype(np.int32)
-                found[i] = values[large], columns, np.bincount(owners, minlength=h)
+                value_parts[i], column_parts[i] = values[large], columns
+                count_parts[i] = np.bincount(owners, minlength=h)
                 kept[0] += columns.size
 
     with np.errstate(over="ignore"):
@@ -132,16 +135,20 @@ def _on_host(
     out = from_host(sums, like=like, xp=xp)
     if kept[0] > limit:
         return out, None
-    order = sorted(found)
-    # One kind of array after the other, so that the parts are freed on the way.
-    values, columns = np.empty(kept[0]), np.empty(kept[0], dtype=np.int32)
-    at, all_counts = 0, []
-    for i in order:
-        part, cols, counts = found.pop(i)
-        values[at : at + part.size], columns[at : at + part.size] = part, cols
+    # One kind of array after the other, whose parts are freed on the way.
+    counts = np.concatenate([count_parts[i] for i in sorted(count_parts)])
+    return out, Entries(_joined(value_parts, np.float64), _joined(column_parts, np.int32), counts=counts)
+
+
+def _joined(parts: dict[int, np.ndarray], dtype: Any) -> np.ndarray:
+    """The parts in the order of their keys; empties ``parts``."""
+    out = np.empty(sum(part.size for part in parts.values()), dtype=dtype)
+    at = 0
+    for key in sorted(parts):
+        part = parts.pop(key)
+        out[at : at + part.size] = part
         at += part.size
-        all_counts.append(counts)
-    return out, Entries(values, columns, counts=np.concatenate(all_counts))
+    return out
 
 
 def _by_tiles(
@@ -152,7 +159,7 @@ def _by_tiles(
     tiles = ArrayTiles(problem)
     height = max(1, (_GPU_TILE if is_gpu(f) else _HOST_TILE) // m)
     wide = xp.float64 if has_float64(f, xp) else f.dtype
-    bound = log_weight + (log_threshold - math.log(m))
+    bound = log_weight + log_threshold
     sums, parts, kept = [], [], 0
     for i in range(0, n, height):
         end = min(i + height, n)

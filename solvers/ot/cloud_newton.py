@@ -26,7 +26,7 @@ from .sinkhorn import sinkhorn
 # The subsample of a coarse start, the factor of its regularisation, and how well it is solved.
 _SHARE, _FEWEST, _SOFTER, _ROUGH = 8, 500, 4.0, 1e-3
 # Pairs from which a coarse start pays; pairs of a plan that is always kept, however dense.
-_WORTH_COARSE, _ALWAYS_KEPT = 1_000_000, 300_000
+_WORTH_COARSE, _ALWAYS_KEPT = 1_000_000, 100_000
 # Annealing: the first regularisation over the largest cost, the factor between levels, their tolerance and limits.
 _FIRST, _FACTOR, _LEVEL_TOL, _LEVEL_STEPS, _MOST_LEVELS = 16.0, 4.0, 1e-2, 25, 40
 
@@ -133,7 +133,7 @@ def cloud_newton(
     elif coarse is True or (coarse == "auto" and n * m >= _WORTH_COARSE):
         state = method.start(_coarse(problem, cap, rng))
     else:
-        state = method.start(*_annealed(problem, method, cap))
+        state = method.start(_annealed(problem, method, cap))
 
     def finish(outcome: Outcome[CloudState]) -> TransportResult:
         s = outcome.state
@@ -147,9 +147,9 @@ def cloud_newton(
     return result
 
 
-def _method(problem: Problem, cap: int) -> CloudNewton:
+def _method(problem: Problem, cap: int, patient: bool = False) -> CloudNewton:
     n, m = problem.geometry.shape
-    return CloudNewton(problem, max(cap * n, min(n * m, _ALWAYS_KEPT)))
+    return CloudNewton(problem, max(cap * n, min(n * m, _ALWAYS_KEPT)), patient)
 
 
 def _by_sinkhorn(problem: Problem, reached: TransportResult, options: LoopOptions) -> TransportResult:
@@ -206,21 +206,21 @@ def _coarse(problem: Problem, cap: int, rng: Any) -> Array:
     a, b = a / xp.sum(a), b / xp.sum(b)
     softer = _SOFTER * problem.reg
     few = Problem(cloud.subsample(rows, columns), a, b, log_weights(a, xp), log_weights(b, xp), softer, 1.0, _ROUGH, xp)
-    method = _method(few, cap)
+    method = _method(few, cap, patient=True)
     limits = LoopOptions(maxiter=_LEVEL_STEPS, check_every=1)
     state = iterate(
-        method, method.start(*_annealed(few, method, cap)), tolerance=_ROUGH, options=limits, on_device=a
+        method, method.start(_annealed(few, method, cap)), tolerance=_ROUGH, options=limits, on_device=a
     ).state
     # A potential of the KL gauge: the subsample's own weights must not enter.
     extended = cloud.subsample(xp.arange(n, device=device(cloud.x)), columns).pairs(cloud.x, softer).logsumexp(state.G)
     return problem.log_a - _SOFTER * extended
 
 
-def _annealed(problem: Problem, final: CloudNewton, cap: int) -> tuple[Array, Array]:
+def _annealed(problem: Problem, final: CloudNewton, cap: int) -> Array:
     """Scaled row potential from rough solutions at decreasing regularisations, extrapolated linearly from one to the next.
 
-    Also the row sums that the last of them should have, so that the final level begins with a row update. A level that
-    takes too long is given up for one closer to the last.
+    Every level begins with a row update, so that no row of its plan is empty. A level that takes too long is given up for
+    one closer to the last.
     """
     xp, reg = problem.xp, problem.reg
     level, factor = max(problem.geometry.largest() / _FIRST, reg), _FACTOR
@@ -231,10 +231,10 @@ def _annealed(problem: Problem, final: CloudNewton, cap: int) -> tuple[Array, Ar
         if level <= reg * (1 + 1e-12):
             break
         here = dataclasses.replace(problem, reg=level, tol=_LEVEL_TOL)
-        method = _method(here, cap)
+        method = _method(here, cap, patient=True)
         outcome = iterate(
             method,
-            method.start(*method.row_update(problem.log_b + _extrapolated(g, g_before, solved, before, level) / level)),
+            method.start(method.row_update(problem.log_b + _extrapolated(g, g_before, solved, before, level) / level)),
             tolerance=here.tolerance,
             options=limits,
             on_device=problem.a,

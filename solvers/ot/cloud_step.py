@@ -19,12 +19,15 @@ from .sparse_plan import SparsePlan
 
 # Where the chi-square distance of the row sums is more, Newton's model is worth nothing; but not more often than this in a row.
 _CHI, _MOST_SINKHORN = 0.1, 20
-# Share of a row's weight that entries left out may add up to: at most, at least; its growth when the plan was too dense.
-_TAU, _TAU_LEAST, _TAU_GROWTH = 1e-2, 1e-12, 10.0
+# Share of the mass that the entries left out are to have: at first; at least, where a step still gains five digits; at most,
+# when the plan has too many entries; and the growth until then.
+_TAU, _TAU_LEAST, _TAU_MOST, _TAU_GROWTH = 1e-5, 1e-6, 1e-2, 10.0
+# Of ``tau``, what one entry may have; and how fast that may grow from one pass to the next.
+_LARGEST_SINGLE, _LARGEST_GAIN = 0.1, 100.0
 _DAMPING, _ARMIJO, _SHORTEST = 1e-3, 1e-4, 2.0**-10
 _CG_STEPS, _CG_LOOSE, _CG_TIGHT = 1000, 0.1, 1e-3
-# Passes in a row whose plan was too dense at the largest ``tau``, after which the method gives up.
-_MOST_DENSE = 3
+# Passes whose plan was too dense at the largest ``tau``, after which the method gives up.
+_MOST_DENSE = 10
 
 
 class CloudState(NamedTuple):
@@ -39,27 +42,31 @@ class CloudState(NamedTuple):
 
 
 class CloudNewton:
-    """One level of the method; ``limit`` is how many entries of the plan are kept at most."""
+    """One level of the method; ``limit`` is how many entries of the plan are kept at most.
+
+    A ``patient`` one goes on by Sinkhorn's steps where the plan has more: on the way to a smaller regularisation these are few.
+    """
 
     keep_best = True
     broken = Status.STAGNATED
 
-    def __init__(self, problem: Problem, limit: int) -> None:
+    def __init__(self, problem: Problem, limit: int, patient: bool = False) -> None:
         cloud = problem.geometry
         assert isinstance(cloud, PointCloud)
-        self.problem, self.xp, self.limit = problem, problem.xp, limit
+        self.problem, self.xp, self.limit, self.patient = problem, problem.xp, limit, patient
         self.pairs = cloud.pairs(cloud.x, problem.reg, passes=None)
         self.wide = wide_dtype(problem.a, self.xp)
         self.a, self.b = self._wide(problem.a), self._wide(problem.b)
         self.passes = self.matvecs = self.newtons = self.sinkhorns = 0
         self.plan: SparsePlan | None = None
         self.owner: Array | None = None
+        self.single = 1.0 / min(self.pairs.shape[1], 100)
         self.tau_least, self.in_a_row, self.overflows = 0.0, 0, 0
 
     @property
     def dense(self) -> bool:
         """Whether the plan has too many entries for this method."""
-        return self.overflows >= _MOST_DENSE
+        return self.overflows >= _MOST_DENSE and not self.patient
 
     def counts(self) -> dict[str, int]:
         """What was done."""
@@ -74,10 +81,10 @@ class CloudNewton:
 
     # -- passes ----------------------------------------------------------------------------------------------------
 
-    def row_update(self, G: Array) -> tuple[Array]:
+    def row_update(self, G: Array) -> Array:
         """The row potential that makes the rows exact."""
         self.passes += 1
-        return (self.problem.log_a - self.pairs.logsumexp(G),)
+        return self.problem.log_a - self.pairs.logsumexp(G)
 
     def _columns(self, F: Array, guess: Array | None) -> tuple[Array, Array, float]:
         """Column update: log-sums, ``G``, and the objective in units of ``reg``."""
@@ -92,14 +99,18 @@ class CloudNewton:
         xp = self.xp
         # The last plan goes first: two of them need not fit.
         self.plan = self.owner = None
-        tau = min(max(tau, self.tau_least, _TAU_LEAST), _TAU)
-        r, entries = large_entries(self.pairs, F, G, self.problem.log_a, tau, self.limit)
+        tau = max(min(max(tau, _TAU_LEAST), _TAU), self.tau_least)
+        r, entries = large_entries(self.pairs, F, G, self.problem.log_a, tau * self.single, self.limit)
         self.passes += 1
         if entries is None:
-            self.tau_least = min(tau * _TAU_GROWTH, _TAU)
-            self.overflows += tau >= _TAU
+            self.tau_least = min(tau * _TAU_GROWTH, _TAU_MOST)
+            self.overflows += tau >= _TAU_MOST
         else:
             self.plan, self.owner, self.overflows = SparsePlan(entries, self.pairs.shape, xp), F, 0
+            # An equal share of ``tau`` for each column is far too careful: aim at what was left out in fact.
+            total = host_float(xp.sum(r))
+            left_out = max(total - self.plan.mass, 1e-15 * total)
+            self.single = min(self.single * min(0.5 * tau * total / left_out, _LARGEST_GAIN), _LARGEST_SINGLE)
         return CloudState(F, G, columns, r, host_float(xp.sum(xp.abs(r - self.a))), objective)
 
     # -- what the loop asks for ------------------------------------------------------------------------------------
@@ -138,10 +149,7 @@ class CloudNewton:
 
     def _sinkhorn(self, state: CloudState, good: bool, share: float) -> CloudState:
         xp = self.xp
-        if good:
-            F = state.F + xp.astype(xp.log(self.a) - xp.log(state.r), state.F.dtype)
-        else:
-            (F,) = self.row_update(state.G)
+        F = state.F + xp.astype(xp.log(self.a) - xp.log(state.r), state.F.dtype) if good else self.row_update(state.G)
         self.in_a_row, self.sinkhorns = self.in_a_row + 1, self.sinkhorns + 1
         columns, G, objective = self._columns(F, state.columns)
         return self._rows(F, G, columns, objective, share)
@@ -162,9 +170,8 @@ class CloudNewton:
             columns, G, objective = self._columns(F, state.columns)
             if objective >= state.objective + _ARMIJO * length * slope - slack:
                 self.in_a_row, self.newtons = 0, self.newtons + 1
-                # A full step is expected to square the error; none below the tolerance will be followed by another.
-                least = min(self.problem.tol, _TAU)
-                return self._rows(F, G, columns, objective, max(share * share if length == 1.0 else share, least))
+                # A full step is expected to square the error.
+                return self._rows(F, G, columns, objective, share * share if length == 1.0 else share)
             length /= 2.0
         return None
 

@@ -7,7 +7,7 @@ from typing import Any
 from ...backends.namespace import Array, Namespace, is_cupy
 from ...backends.pairs.entries import Entries
 from ...backends.scatter import segment_sum
-from ...backends.transfer import from_host, to_host
+from ...backends.transfer import from_host, host_float, to_host
 
 
 class SparsePlan:
@@ -15,6 +15,7 @@ class SparsePlan:
 
     def __init__(self, entries: Entries, shape: tuple[int, int], xp: Namespace) -> None:
         self.shape, self.xp, self.nnz = shape, xp, int(entries.values.shape[0])
+        self.mass = host_float(xp.sum(entries.values)) if entries.counts is None else float(entries.values.sum())
         self.host = entries.counts is not None
         self.matrix: Any = None
         if self.host:
@@ -49,6 +50,8 @@ class SparsePlan:
     def squares(self, v: Array) -> Array:
         """``(P * P) v``, squared entry by entry."""
         if self.matrix is not None:
-            return self._product(self.matrix.multiply(self.matrix), v)
+            matrix = self.matrix
+            squared = type(matrix)((matrix.data * matrix.data, matrix.indices, matrix.indptr), shape=self.shape)
+            return self._product(squared, v)
         products = self.values * self.values * self.xp.take(v, self.columns, axis=0)
         return segment_sum(products, self.rows, self.shape[0], xp=self.xp)
