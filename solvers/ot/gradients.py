@@ -76,7 +76,8 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
         found |= pair_gradients(result, None, points)
     if "reg" in names:
         found["reg"] = information(result)
-    return {name: xp.astype(found[name], dtype, copy=False) for name in names}
+    # NumPy makes scalars of 0-d arrays.
+    return {name: xp.asarray(found[name], dtype=dtype) for name in names}
 
 
 def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:

@@ -325,13 +325,16 @@ class _System:
         """The checked pair, two-dimensional and in the working dtype."""
         if len(W) != 2:
             raise InputError(f"W holds {len(W)} arrays, expected a pair (u, v)")
-        xp, factors = self.xp, []
+        xp = self.xp
+        factors: list[Array] = []
         for name, factor, size in zip(("W[0]", "W[1]"), W, self.geometry.shape, strict=True):
             array_namespace(result=self.F, **{name: factor})
             check_array(factor, name, xp, ndim=(1, 2), dtype=self.asked.f.dtype)
             columns = factor[:, None] if factor.ndim == 1 else factor
             if columns.shape[0] != size or (factors and columns.shape[1] != factors[0].shape[1]):
-                raise InputError(f"{name} has shape {tuple(factor.shape)}, expected {size} rows and as many columns as W[0]")
+                raise InputError(
+                    f"{name} has shape {tuple(factor.shape)}, expected {size} rows and as many columns as W[0]"
+                )
             factors.append(xp.astype(columns, self.F.dtype, copy=False))
         return factors[0], factors[1]
 
@@ -354,7 +357,9 @@ class _System:
 
         inverse = xp.where(c > 0, 1.0 / xp.where(c > 0, self.diagonal(diagonal), 1.0), 1.0)
         operator = LinearOperator((c.shape[0],) * 2, product, dtype=dtype, tags={"symmetric", "positive"}, name="Schur")
-        jacobi = LinearOperator(operator.shape, lambda z: inverse * z, dtype=dtype, tags={"symmetric", "positive"}, name="M")
+        jacobi = LinearOperator(
+            operator.shape, lambda z: inverse * z, dtype=dtype, tags={"symmetric", "positive"}, name="M"
+        )
         # Where both sides cancel (W = u 1^T + 1 v^T changes nothing), what is left is rounding, not to be solved for.
         size = host_float(xp.sqrt(xp.sum(first * first)) + xp.sqrt(xp.sum(second * second)))
         rtol = (1e-5 if single else 1e-10) if rtol is None else rtol
@@ -396,4 +401,4 @@ class _System:
         if "reg" in names:
             # The plan depends on C / reg alone: more regularisation is less of the cost.
             found["reg"] = explicit - pair_gradients(result, change, {"scale"})["scale"] / result.reg
-        return {name: xp.astype(found[name], self.asked.f.dtype, copy=False) for name in names}
+        return {name: xp.asarray(found[name], dtype=self.asked.f.dtype) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, array_namespace, wide_dtype
+from ...backends.namespace import Array, array_namespace, finfo_eps, wide_dtype
 from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar
@@ -161,7 +161,9 @@ class TransportResult(Result):
         squeeze = xp.minimum(1.0, self.b / xp.where(columns > 0, columns, 1.0))
         lack_a = xp.maximum(self.a - shrink * (self.plan @ squeeze), 0.0)
         lack_b = xp.maximum(self.b - squeeze * columns, 0.0)
-        lack_b = lack_b / xp.maximum(xp.sum(lack_b), float(xp.finfo(lack_b.dtype).smallest_normal))
+        # What is lacking by rounding alone must not be sent over a forbidden pair, which would cost infinitely much.
+        total, least = xp.sum(lack_b), 10 * finfo_eps(lack_b.dtype, xp) * xp.sum(self.b)
+        lack_b = xp.where(total > least, lack_b / xp.maximum(total, least), 0.0)
         F, G = self.scaled()
         parts = []
         for tile, plan in plan_tiles(self):
