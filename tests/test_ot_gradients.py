@@ -526,3 +526,36 @@ def test_bad_input_names_the_argument(data: dict[str, np.ndarray]) -> None:
             call()
     with pytest.raises(BackendError, match="dtype"):
         potentials_vjp(result, np.ones(6, dtype=np.float32), np.ones(8))
+
+
+def test_any_total_mass(data: dict[str, np.ndarray]) -> None:
+    """Weights that sum to 3: three times the problem of sum 1, with its own constants."""
+    heavy = data | {"a": 3 * data["a"], "b": 3 * data["b"]}
+    result = cloud(heavy, tol=1e-13)
+    found = gradients(result)
+    close(found["x"], differences(lambda z: cloud(heavy | {"x": z}, tol=1e-13).value, data["x"]))
+    close(found["reg"], differences(lambda z: cloud(heavy, reg=float(z), tol=1e-13).value, REG))
+    expected = differences(lambda z: cloud(heavy | {"a": z}, tol=1e-13).value, heavy["a"], simplex=True)
+    close(found["a"], expected, simplex=True)
+    assert result.duality_gap == pytest.approx(0.0, abs=1e-13)
+    plan = result.dense_plan()
+    entropy = result.transport_cost + REG * (plan * (np.log(plan) - 1)).sum()
+    np.testing.assert_allclose(result.entropy_value, entropy, rtol=1e-11)
+    np.testing.assert_allclose(
+        sharp_cost(result, "x").gradients["x"], 3 * sharp_cost(cloud(data), "x").gradients["x"], atol=1e-8
+    )
+
+
+def test_weak_regularisation() -> None:
+    """Where the whole kernel underflows: a grid shifted by one, each point's partner is its own image."""
+    x = np.linspace(0, 1, 31)[:, None]
+    assert np.exp(-COSTS["sqeuclidean"](x[:-1], x[:-1] + 1.0) / 1e-6).max() == 0.0
+    start = -2 * x[:-1, 0], 2 * x[:-1, 0] + 1
+    result = sinkhorn(PointCloud(x[:-1], x[:-1] + 1.0), reg=1e-6, tol=1e-9, x0=start)
+    found = gradients(result)
+    np.testing.assert_allclose(found["x"], -2.0 / 30, rtol=1e-8)
+    np.testing.assert_allclose(found["y"], 2.0 / 30, rtol=1e-8)
+    # Of the identity as a plan: log 30 of information.
+    np.testing.assert_allclose(found["reg"], math.log(30), rtol=1e-8)
+    np.testing.assert_allclose(result.transport_cost, 1.0, rtol=1e-8)
+    assert result.duality_gap < 1e-12
