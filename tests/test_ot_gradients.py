@@ -558,4 +558,5 @@ def test_weak_regularisation() -> None:
     # Of the identity as a plan: log 30 of information.
     np.testing.assert_allclose(found["reg"], math.log(30), rtol=1e-8)
     np.testing.assert_allclose(result.transport_cost, 1.0, rtol=1e-8)
-    assert result.duality_gap < 1e-12
+    # What is lacking in the marginals is carried at most over the longest way.
+    assert 0 <= result.duality_gap <= 4.0 * result.residual
