@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import logsumexp
 from xpsolve.backends.errors import BackendError, InputError
 from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn
@@ -210,20 +209,24 @@ def test_implicit_with_zero_weights(data: dict[str, np.ndarray]) -> None:
     a[1], a[2], b[3], b[4] = 0.0, a[1] + a[2], 0.0, b[3] + b[4]
     data = data | {"a": a, "b": b}
     C = COSTS["sqeuclidean"](data["x"], data["y"])
-    for kind, (loss, derivative) in losses(data).items():
-        found = derivative(matrix(C, data), ("a", "b", "cost"))
-        if kind == "potentials":
-            # A potential without weight is infinite in the result, and its derivative is not read.
-            finite = derivative(matrix(C[a > 0][:, b > 0], {"a": a[a > 0], "b": b[b > 0]}), "a") if False else None
-            assert finite is None
-            assert all(np.isfinite(found[name]).all() for name in found)
-            continue
+    for kind in ("plan", "sharp"):
+        loss, derivative = losses(data)[kind]
+        found = derivative(matrix(C, data), ("a", "cost"))
         close(found["cost"], differences(lambda z, loss=loss: loss(matrix(z, data)), C))
         h, step = 1e-5, np.zeros(6)
         step[1], step[0] = h, -h
         values = [loss(matrix(C, data | {"a": a + k * step})) for k in (0, 1, 2)]
         measured = (-1.5 * values[0] + 2 * values[1] - 0.5 * values[2]) / h
         np.testing.assert_allclose(found["a"][1] - found["a"][0], measured, rtol=1e-6, atol=1e-7)
+    # A potential without weight is not read: the others' derivatives are those of the smaller problem.
+    u, v, i, j = np.linspace(-1, 1, 6), np.linspace(0, 3, 8), a > 0, b > 0
+    whole = potentials_vjp(matrix(C, data), u, v, ("a", "b", "cost", "reg"))
+    part = potentials_vjp(matrix(C[i][:, j], {"a": a[i], "b": b[j]}), u[i], v[j], ("a", "b", "cost", "reg"))
+    np.testing.assert_allclose(whole["a"][i], part["a"], atol=1e-9)
+    np.testing.assert_allclose(whole["b"][j], part["b"], atol=1e-9)
+    np.testing.assert_allclose(whole["cost"][i][:, j], part["cost"], atol=1e-9)
+    np.testing.assert_allclose(whole["reg"], part["reg"], atol=1e-9)
+    assert np.isfinite(whole["a"]).all()
 
 
 def test_against_unrolled_iterations() -> None:
@@ -525,9 +528,35 @@ def test_bad_input_names_the_argument(data: dict[str, np.ndarray]) -> None:
         potentials_vjp(result, np.ones(6, dtype=np.float32), np.ones(8))
 
 
-def test_loss_of_the_log_sum_exp() -> None:
-    """Of the semi-dual: the potential f from g by one soft c-transform has the derivative that implicit solving gives."""
-    rng = np.random.default_rng(5)
-    C, a, b = rng.random((5, 4)), rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(4))
-    result = sinkhorn(C, a, b, reg=0.2, tol=1e-14)
-    np.testing.assert_allclose(result.f, -0.2 * logsumexp(np.log(b) + (result.g - C) / 0.2, axis=1), atol=1e-12)
+def test_any_total_mass(data: dict[str, np.ndarray]) -> None:
+    """Weights that sum to 3: three times the problem of sum 1, with its own constants."""
+    heavy = data | {"a": 3 * data["a"], "b": 3 * data["b"]}
+    result = cloud(heavy, tol=1e-13)
+    found = gradients(result)
+    close(found["x"], differences(lambda z: cloud(heavy | {"x": z}, tol=1e-13).value, data["x"]))
+    close(found["reg"], differences(lambda z: cloud(heavy, reg=float(z), tol=1e-13).value, REG))
+    expected = differences(lambda z: cloud(heavy | {"a": z}, tol=1e-13).value, heavy["a"], simplex=True)
+    close(found["a"], expected, simplex=True)
+    assert result.duality_gap == pytest.approx(0.0, abs=1e-13)
+    plan = result.dense_plan()
+    entropy = result.transport_cost + REG * (plan * (np.log(plan) - 1)).sum()
+    np.testing.assert_allclose(result.entropy_value, entropy, rtol=1e-11)
+    np.testing.assert_allclose(
+        sharp_cost(result, "x").gradients["x"], 3 * sharp_cost(cloud(data), "x").gradients["x"], atol=1e-8
+    )
+
+
+def test_weak_regularisation() -> None:
+    """Where the whole kernel underflows: a grid shifted by one, each point's partner is its own image."""
+    x = np.linspace(0, 1, 31)[:, None]
+    assert np.exp(-COSTS["sqeuclidean"](x[:-1], x[:-1] + 1.0) / 1e-6).max() == 0.0
+    start = -2 * x[:-1, 0], 2 * x[:-1, 0] + 1
+    result = sinkhorn(PointCloud(x[:-1], x[:-1] + 1.0), reg=1e-6, tol=1e-9, x0=start)
+    found = gradients(result)
+    np.testing.assert_allclose(found["x"], -2.0 / 30, rtol=1e-8)
+    np.testing.assert_allclose(found["y"], 2.0 / 30, rtol=1e-8)
+    # Of the identity as a plan: log 30 of information.
+    np.testing.assert_allclose(found["reg"], math.log(30), rtol=1e-8)
+    np.testing.assert_allclose(result.transport_cost, 1.0, rtol=1e-8)
+    # What is lacking in the marginals is carried at most over the longest way.
+    assert 0 <= result.duality_gap <= 4.0 * result.residual

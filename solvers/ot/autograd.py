@@ -76,7 +76,7 @@ def ot_value(
         raise BackendError(
             "cost is no torch tensor; automatic differentiation is torch's, see gradients for other libraries"
         )
-    result = solver(*detached(geometry, a, b), reg=float(reg), **options)
+    result = solver(*detached(geometry, a, b), reg=_number(reg), **options)
     value = with_gradient(result, geometry, a, b, reg).value
     # Without anything that requires grad it is still a tensor.
     return value if hasattr(value, "backward") else geometry.xp.asarray(value, dtype=geometry.like.dtype)
@@ -93,7 +93,7 @@ def detached(
             setattr(other, "C" if name == "cost" else name, tensor.detach())
         other.like = other.C if isinstance(other, Dense) else other.x
         geometry = other
-    return geometry, *(w.detach() if _requires_grad(w) else w for w in (a, b))
+    return geometry, _bare(a), _bare(b)
 
 
 def with_gradient(
@@ -132,13 +132,23 @@ def _requires_grad(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled()
 
 
+def _bare(x: Any) -> Any:
+    """``x`` without a gradient."""
+    return x.detach() if _requires_grad(x) else x
+
+
+def _number(reg: Any) -> Any:
+    """A tensor as a float; anything else is the solver's to check."""
+    return host_float(reg) if hasattr(reg, "detach") else reg
+
+
 def _attach(result: TransportResult, wanted: dict[str, Any]) -> Any:
     """A node of torch's graph with the value of ``result`` and its gradients by the tensors of ``wanted``."""
     import torch
 
     names = tuple(wanted)
 
-    class Value(torch.autograd.Function):
+    class Value(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, *tensors: Any) -> Any:
             ctx.places = [(t.shape, t.dtype, t.device) for t in tensors]
@@ -150,7 +160,7 @@ def _attach(result: TransportResult, wanted: dict[str, Any]) -> Any:
             with torch.no_grad():
                 needed = [name for name, need in zip(names, ctx.needs_input_grad, strict=True) if need]
                 found = gradients(result, needed)
-            grads = []
+            grads: list[Any] = []
             for name, (shape, dtype, place) in zip(names, ctx.places, strict=True):
                 if name not in found:
                     grads.append(None)
@@ -159,7 +169,7 @@ def _attach(result: TransportResult, wanted: dict[str, Any]) -> Any:
                 grads.append(Once.apply(outer[0].to(dtype=dtype, device=place), inner, *wanted.values()))
             return tuple(grads)
 
-    class Once(torch.autograd.Function):
+    class Once(torch.autograd.Function):  # type: ignore[misc]
         """The product of the chain rule; the tensors make it a function of them, so that a second derivative is noticed."""
 
         @staticmethod

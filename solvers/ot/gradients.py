@@ -12,7 +12,7 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array
 from ...backends.transfer import host_bool
 from .geometry import Dense, PointCloud
-from .plan_tiles import differentiable_cloud, pair_gradients
+from .plan_tiles import differentiable_cloud, pair_gradients, plan_tiles, tile_dtype
 from .problem import finite
 from .result import TransportResult
 
@@ -76,7 +76,8 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
         found |= pair_gradients(result, None, points)
     if "reg" in names:
         found["reg"] = information(result)
-    return {name: xp.astype(found[name], dtype, copy=False) for name in names}
+    # NumPy makes scalars of 0-d arrays.
+    return {name: xp.asarray(found[name], dtype=dtype) for name in names}
 
 
 def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
@@ -110,10 +111,19 @@ def centred_potentials(result: TransportResult) -> tuple[Array, Array]:
 
 
 def information(result: TransportResult) -> Array:
-    """``sum P log(P / a b^T)``, 0-d."""
-    xp, (rows, columns) = result.geometry.xp, result.marginals()
-    inner = xp.sum(rows * finite(result.f, xp)) + xp.sum(columns * finite(result.g, xp))
-    return (inner - result.transport_cost) / result.reg
+    """``sum P log(P / a b^T)``, 0-d: the mean of ``(f + g - C) / reg``."""
+    geometry, xp = result.geometry, result.geometry.xp
+    f, g = finite(result.f, xp), finite(result.g, xp)
+    # The three are large where the regularisation is weak and their sum is not: it is formed before any sum over points.
+    if isinstance(geometry, PointCloud) and geometry.metric == "sqeuclidean":
+        rows, costs, partners = result.row_means(geometry)
+        return xp.sum(rows * (f + partners - costs)) / result.reg
+    f, g = (xp.astype(potential, tile_dtype(geometry), copy=False) for potential in (f, g))
+    parts = []
+    for tile, plan in plan_tiles(result):
+        logs = f[tile.start : tile.stop][:, None] + g[None, :] - tile.cost
+        parts.append(xp.sum(plan * xp.where(plan > 0, logs, 0.0)))
+    return xp.sum(xp.stack(parts)) / result.reg
 
 
 def _by_averages(result: TransportResult, points: set[str]) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, array_namespace, wide_dtype
+from ...backends.namespace import Array, array_namespace, finfo_eps, wide_dtype
 from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar
@@ -123,22 +123,25 @@ class TransportResult(Result):
         """``<C, P>``, the cost of the plan without its regularisation: one pass, summed in float64 where the device has it."""
         geometry, xp = self.geometry, self.geometry.xp
         if isinstance(geometry, PointCloud) and geometry.metric == "sqeuclidean":
-            return self._squared_cost(geometry)
+            rows, costs, _ = self.row_means(geometry)
+            return host_float(xp.sum(rows * costs, dtype=wide_dtype(rows, xp)))
         # A forbidden pair has an infinite cost and no mass.
         parts = [xp.sum(plan * xp.where(plan > 0, tile.cost, 0.0)) for tile, plan in plan_tiles(self)]
         return host_float(xp.sum(xp.stack(parts)))
 
-    def _squared_cost(self, cloud: PointCloud) -> float:
-        """Of squared distances: the mean of ``|x - y|^2`` over the partners of ``x``, from those of ``y`` and ``|y|^2``."""
+    def row_means(self, cloud: PointCloud) -> tuple[Array, Array, Array]:
+        """Of squared distances, in one pass: the sums of the rows, and over the partners of each ``x`` the mean cost and the
+        mean of ``g``."""
         xp, (F, G) = cloud.xp, self.scaled()
-        centre = xp.mean(cloud.y, axis=0)
+        centre, d = xp.mean(cloud.y, axis=0), cloud.y.shape[1]
         x, y = cloud.x - centre, cloud.y - centre
-        moments = xp.concat([y, xp.sum(y * y, axis=1)[:, None]], axis=1)
+        # The mean of |x - y|^2 follows from those of y and |y|^2.
+        moments = xp.concat([y, xp.sum(y * y, axis=1)[:, None], finite(self.g, xp)[:, None]], axis=1)
         means, logs = cloud.pairs(cloud.x, self.reg).softmax_sum(moments, G)
-        partners, squares = means[:, :-1], means[:, -1]
-        spread = xp.maximum(squares - xp.sum(partners * partners, axis=1), 0.0)
-        rows = xp.exp(F + logs) * (xp.sum((x - partners) ** 2, axis=1) + spread)
-        return host_float(xp.sum(rows, dtype=wide_dtype(rows, xp))) * cloud.factor
+        partners = means[:, :d]
+        spread = xp.maximum(means[:, d] - xp.sum(partners * partners, axis=1), 0.0)
+        costs = cloud.factor * (xp.sum((x - partners) ** 2, axis=1) + spread)
+        return xp.exp(F + logs), costs, means[:, d + 1]
 
     @property
     def entropy_value(self) -> float:
@@ -166,7 +169,9 @@ class TransportResult(Result):
         squeeze = xp.minimum(1.0, self.b / xp.where(columns > 0, columns, 1.0))
         lack_a = xp.maximum(self.a - shrink * (self.plan @ squeeze), 0.0)
         lack_b = xp.maximum(self.b - squeeze * columns, 0.0)
-        lack_b = lack_b / xp.maximum(xp.sum(lack_b), float(xp.finfo(lack_b.dtype).smallest_normal))
+        # What is lacking by rounding alone must not be sent over a forbidden pair, which would cost infinitely much.
+        total, least = xp.sum(lack_b), 10 * finfo_eps(lack_b.dtype, xp) * xp.sum(self.b)
+        lack_b = xp.where(total > least, lack_b / xp.maximum(total, least), 0.0)
         F, G = self.scaled()
         parts = []
         for tile, plan in plan_tiles(self):
