@@ -259,7 +259,8 @@ def point_gradient(cloud: PointCloud, x: Array, y: Array, logs: Array, reg: floa
     if callable(metric):
         raise InputError("the gradient with respect to points is known for the named costs only, not for a function")
     step = max(1, _TILE // y.shape[0])
-    tiles = [_tile(x[i : i + step, :], y, logs, reg / factor, metric, xp) for i in range(0, x.shape[0], step)]
+    n = x.shape[0]
+    tiles = [_tile(x[i : min(i + step, n), :], y, logs, reg / factor, metric, xp) for i in range(0, n, step)]
     return factor * xp.concat(tiles, axis=0)
 
 

@@ -98,7 +98,7 @@ def unbalanced(
     >>> C = np.asarray([[0.0, 1.0], [1.0, 0.0]])
     >>> result = unbalanced(C, np.asarray([1.0, 3.0]), np.ones(2), reg=0.1, reg_a=1.0, reg_b=1.0, tol=1e-10)
     >>> round(result.mass, 4), bool(abs(result.gap) < 1e-8)
-    (2.6773, True)
+    (2.7791, True)
     """
     problem = _prepare(cost, a, b, reg, reg_a, reg_b, tol)
     check_choice(method, "method", _METHODS)
