@@ -1,0 +1,210 @@
+"""Unbalanced transport against closed forms, the mass identity, its own two methods, central differences and POT."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from xpsolve.backends.errors import ConvergenceWarning, InputError
+from xpsolve.backends.transfer import to_host
+from xpsolve.solvers.ot import PointCloud, sinkhorn
+from xpsolve.solvers.ot.unbalanced import unbalanced
+
+INF = math.inf
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(1)
+    X, a = rng.normal(size=(60, 3)), rng.uniform(0.5, 1, 60)
+    Y, b = rng.normal(size=(50, 3)) + 0.5, rng.uniform(0.5, 1, 50)
+    return X, Y, a / a.sum() * 1.3, b / b.sum()
+
+
+def costs(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
+    return ((X[:, None] - Y) ** 2).sum(axis=2)
+
+
+@pytest.mark.parametrize("method", ["newton", "sinkhorn"])
+@pytest.mark.parametrize(("r1", "r2"), [(0.5, 2.0), (1e3, 1.0), (3.0, INF), (INF, 3.0)])
+def test_one_point(method: str, r1: float, r2: float) -> None:
+    a, b, c, reg = 1.7, 0.4, 0.9, 0.3
+    result = unbalanced(
+        np.asarray([[c]]), np.asarray([a]), np.asarray([b]), reg=reg, reg_a=r1, reg_b=r2, method=method, tol=1e-12
+    )
+    if max(r1, r2) < INF:
+        expected = math.exp((reg * math.log(a * b) + r1 * math.log(a) + r2 * math.log(b) - c) / (reg + r1 + r2))
+    else:
+        expected = a if r1 == INF else b
+    assert result.mass == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("method", ["newton", "sinkhorn"])
+@pytest.mark.parametrize(("r1", "r2"), [(0.1, 0.1), (1.0, 1.0), (0.7, 2.0), (100.0, 100.0)])
+def test_mass_identity_and_gap(method: str, r1: float, r2: float, case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    reg = 0.1
+    result = unbalanced(costs(X, Y), a, b, reg=reg, reg_a=r1, reg_b=r2, method=method, tol=1e-11)
+    assert result.converged
+    identity = r1 * 1.3 + r2 * 1.0 + reg * 1.3 - (r1 + r2 + reg) * result.mass
+    assert result.value == pytest.approx(identity, rel=1e-9)
+    assert abs(result.gap) < 1e-12
+    plan = result.plan @ np.eye(50)
+    np.testing.assert_allclose(plan.sum(axis=1), a * np.exp(-result.f / r1), atol=1e-10)
+    np.testing.assert_allclose(plan.sum(axis=0), b * np.exp(-result.g / r2), atol=1e-10)
+
+    # The primal value, from its definition.
+    def kl(p: np.ndarray, q: np.ndarray) -> float:
+        return float((p * np.log(p / q) - p + q).sum())
+
+    value = (costs(X, Y) * plan).sum() + reg * kl(plan, np.outer(a, b))
+    value += r1 * kl(plan.sum(axis=1), a) + r2 * kl(plan.sum(axis=0), b)
+    assert result.primal == pytest.approx(value, rel=1e-12)
+
+
+def test_a_loose_run_has_a_gap_that_is_not_negative(case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    best = unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=1.0, reg_b=1.0, tol=1e-12).value
+    loose = unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=1.0, reg_b=1.0, tol=1e-2, method="sinkhorn")
+    assert loose.value < best < loose.primal
+    assert 1e-7 < loose.gap < 1e-2
+
+
+def test_weak_relaxation_takes_few_newton_steps(case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    result = unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=100.0, reg_b=100.0, tol=1e-10)
+    assert result.method == "newton"
+    assert result.converged
+    assert result.evaluations["newton"] <= 20
+    assert result.evaluations["passes"] <= 40
+    # The translation step spares Sinkhorn twenty times the iterations it would need: 13143 without it.
+    plain = unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=100.0, reg_b=100.0, tol=1e-10, method="sinkhorn")
+    assert plain.n_iter < 700
+    assert plain.value == pytest.approx(result.value, rel=1e-12)
+    # Potentials grow like the relaxation: at 1e6 their rounding alone is an error of 1e-10.
+    for r, tol in ((1e4, 1e-10), (1e6, 1e-8)):
+        assert unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=r, reg_b=r, tol=tol).evaluations["newton"] <= 20
+
+
+@pytest.mark.parametrize("method", ["newton", "sinkhorn"])
+def test_semi_unbalanced_keeps_the_mass_that_is_held(method: str, case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    kept_b = unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=1.0, reg_b=INF, tol=1e-11, method=method)
+    kept_a = unbalanced(costs(X, Y), a, b, reg=0.1, reg_a=INF, reg_b=1.0, tol=1e-11, method=method)
+    np.testing.assert_allclose(kept_b.plan.T @ np.ones(60), b, atol=1e-10)
+    np.testing.assert_allclose(kept_a.plan @ np.ones(50), a, atol=1e-10)
+    assert kept_a.mass == pytest.approx(1.3, rel=1e-10)
+    assert abs(kept_a.gap) < 1e-9
+    # Exchanging the sides exchanges the answer.
+    turned = unbalanced(costs(X, Y).T, b, a, reg=0.1, reg_a=1.0, reg_b=INF, tol=1e-11, method=method)
+    assert turned.value == pytest.approx(kept_a.value, rel=1e-9)
+
+
+def test_balanced_is_the_limit(case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    a = a / a.sum()
+    exact = sinkhorn(costs(X, Y), a, b, reg=0.5, tol=1e-12).value
+    for method in ("sinkhorn", "newton"):
+        held = unbalanced(costs(X, Y), a, b, reg=0.5, reg_a=INF, reg_b=INF, tol=1e-11, method=method)
+        assert held.value == pytest.approx(exact, rel=1e-9)
+    gaps = [exact - unbalanced(costs(X, Y), a, b, reg=0.5, reg_a=r, reg_b=r, tol=1e-11).value for r in (1e2, 1e4)]
+    assert 0 < gaps[1] < 0.02 * gaps[0]
+
+
+def test_every_library(xp: Any, make: Any, case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    a = np.where(np.arange(60) < 3, 0.0, a)
+    reference = unbalanced(costs(X, Y), a, b, reg=0.3, reg_a=0.7, reg_b=2.0, tol=1e-12, method="sinkhorn")
+    runs = [(make(costs(X, Y)), "newton"), (make(costs(X, Y)), "sinkhorn"), (PointCloud(make(X), make(Y)), "auto")]
+    for cost, method in runs:
+        result = unbalanced(cost, make(a), make(b), reg=0.3, reg_a=0.7, reg_b=2.0, tol=1e-11, method=method)
+        assert result.converged
+        assert type(result.f) is type(make(X))
+        assert result.value == pytest.approx(reference.value, rel=1e-10)
+        np.testing.assert_allclose(to_host(result.plan @ make(np.ones(50))), reference.plan @ np.ones(50), atol=1e-9)
+        np.testing.assert_allclose(to_host(result.grad_a()), reference.grad_a(), atol=1e-8)
+        again = unbalanced(
+            cost, make(a), make(b), reg=0.3, reg_a=0.7, reg_b=2.0, tol=1e-9, x0=(result.f, result.g), method=method
+        )
+        assert again.n_iter <= 2
+
+
+def test_gradients_by_central_differences(case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    options: dict[str, Any] = {"reg": 0.3, "reg_a": 0.7, "reg_b": 2.0, "tol": 1e-12}
+    result, h, rng = unbalanced(costs(X, Y), a, b, **options), 1e-5, np.random.default_rng(0)
+    da, db = rng.normal(size=60) * 0.01, rng.normal(size=50) * 0.01
+    up, down = (unbalanced(costs(X, Y), a + s * da, b, **options).value for s in (h, -h))
+    assert result.grad_a() @ da == pytest.approx((up - down) / (2 * h), rel=1e-6)
+    up, down = (unbalanced(costs(X, Y), a, b + s * db, **options).value for s in (h, -h))
+    assert result.grad_b() @ db == pytest.approx((up - down) / (2 * h), rel=1e-6)
+
+
+def test_agrees_with_pot(case: tuple[np.ndarray, ...]) -> None:
+    ot = pytest.importorskip("ot")
+    X, Y, a, b = case
+    C = costs(X, Y)
+    for r1, r2 in ((1.0, 1.0), (0.7, 2.0)):
+        theirs = ot.unbalanced.sinkhorn_unbalanced(
+            a, b, C, 0.3, (r1, r2), reg_type="kl", numItermax=10**5, stopThr=1e-14
+        )
+        ours = unbalanced(C, a, b, reg=0.3, reg_a=r1, reg_b=r2, tol=1e-12).plan @ np.eye(50)
+        np.testing.assert_allclose(ours, theirs, atol=1e-11)
+
+
+def test_float32_forbidden_pairs_and_tiny_regularisation(case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = (c.astype(np.float32) for c in case)
+    C = costs(X, Y)
+    C[0, :] = INF  # this point cannot move anything
+    wide = unbalanced(C.astype(float), a.astype(float), b.astype(float), reg=0.1, reg_a=1.0, reg_b=1.0, tol=1e-10)
+    for method in ("newton", "sinkhorn"):
+        result = unbalanced(C, a, b, reg=0.1, reg_a=1.0, reg_b=1.0, method=method)
+        assert result.converged
+        assert result.f.dtype == np.float32
+        assert result.value == pytest.approx(wide.value, rel=1e-5)
+        assert (result.plan @ np.ones(50, dtype=np.float32))[0] == 0
+    X, Y, a, b = case
+    hard = unbalanced(costs(X, Y), a, b, reg=2e-3, reg_a=1.0, reg_b=1.0, tol=1e-9)
+    assert hard.converged
+    assert abs(hard.gap) < 1e-9
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(
+    n=st.integers(1, 9), m=st.integers(1, 9), reg=st.floats(0.1, 3.0), r=st.floats(0.1, 20.0), seed=st.integers(0, 999)
+)
+def test_two_methods_agree(n: int, m: int, reg: float, r: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    C, a, b = rng.random((n, m)), rng.random(n) + 0.01, 3 * rng.random(m) + 0.01
+    runs = [
+        unbalanced(C, a, b, reg=reg, reg_a=r, reg_b=2 * r, tol=1e-11, method=method)
+        for method in ("newton", "sinkhorn")
+    ]
+    assert runs[0].value == pytest.approx(runs[1].value, rel=1e-9, abs=1e-10)
+    assert runs[0].mass <= max(a.sum(), b.sum()) + 1e-9
+
+
+def test_failure_is_said_and_bad_input_named(case: tuple[np.ndarray, ...]) -> None:
+    X, Y, a, b = case
+    C = costs(X, Y)
+    with pytest.warns(ConvergenceWarning, match="unbalanced"):
+        assert not unbalanced(C, a, b, reg=0.1, reg_a=1e4, reg_b=1e4, method="sinkhorn", maxiter=5).converged
+    good: dict[str, Any] = {"reg": 0.1, "reg_a": 1.0, "reg_b": 1.0}
+    for options, name in [
+        ({"reg": 0.0}, "reg"),
+        ({"reg_a": -1.0}, "reg_a"),
+        ({"reg_b": math.nan}, "reg_b"),
+        ({"method": "magic"}, "method"),
+        ({"reg_a": INF, "reg_b": INF}, "equal"),
+        ({"tol": 0.0}, "tol"),
+    ]:
+        with pytest.raises(InputError, match=name):
+            unbalanced(C, a, b, **(good | options))
+    with pytest.raises(InputError, match="cost matrix"):
+        unbalanced(PointCloud(X, Y), a, b, method="newton", **good)
+    with pytest.raises(InputError, match="b has negative"):
+        unbalanced(C, a, -b, **good)
