@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ...backends.errors import InputError
 from ...backends.namespace import Array
 from ...backends.transfer import host_float
 from ...backends.validation import unwarned
@@ -95,9 +94,9 @@ def kernel_sinkhorn(
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
-    method = _Scaling(support(problem))
+    method = Scaling(support(problem))
 
-    def finish(outcome: Outcome[_State]) -> TransportResult:
+    def finish(outcome: Outcome[ScalingState]) -> TransportResult:
         F, G = method.part.full(*method.potentials(outcome.state))
         return problem.result(F, G, method="kernel_sinkhorn", evaluations=method.counts(), **outcome.fields())
 
@@ -111,7 +110,7 @@ def kernel_sinkhorn(
 _ABSORB_EVERY = 10
 
 
-class _State(NamedTuple):
+class ScalingState(NamedTuple):
     """Scaled potentials are ``F + log u`` and ``G + log v``; ``rows = K v`` and ``columns = K^T u``."""
 
     F: Array
@@ -123,7 +122,9 @@ class _State(NamedTuple):
     relaxation: Relaxation
 
 
-class _Scaling:
+class Scaling:
+    """The iteration on scalings; `sns` begins with it."""
+
     def __init__(self, part: Support) -> None:
         self.part, self.xp, self.a, self.b = part, part.xp, part.a, part.b
         self.reg, self.mass = part.problem.reg, part.problem.mass
@@ -131,15 +132,13 @@ class _Scaling:
         self.tau = 20.0 if part.C.dtype == self.xp.float32 else 50.0
         self.matvecs = 0
 
-    def start(self, x0: tuple[Array, Array] | None, relaxation: Relaxation) -> _State:
+    def start(self, x0: tuple[Array, Array] | None, relaxation: Relaxation) -> ScalingState:
         xp = self.xp
-        if x0 is not None and (not isinstance(x0, tuple | list) or len(x0) != 2):
-            raise InputError("x0 must be a pair of potentials (f, g)")
         G = xp.log(self.b) if x0 is None else self.part.start(x0)[1]
         # One row update in the log domain: no row of the kernel is empty.
         F = self.tiles.fill_rows(self.a, G * self.reg, self.reg) / self.reg
         u, v = xp.ones_like(F), xp.ones_like(G)
-        state = _State(F, G, u, v, self.rows(v), self.columns(u), relaxation)
+        state = ScalingState(F, G, u, v, self.rows(v), self.columns(u), relaxation)
         # Columns far from every row ask for large factors at once: they are absorbed before the count begins.
         for _ in range(50):
             v = self.b / state.columns
@@ -157,8 +156,8 @@ class _Scaling:
         self.matvecs += 1
         return self.tiles.columns(u)
 
-    def step(self, state: _State) -> _State:
-        xp, relaxation = self.xp, state.relaxation
+    def step(self, state: ScalingState) -> ScalingState:
+        relaxation = state.relaxation
         omega = relaxation.omega
         with unwarned():
             if omega == 1.0:
@@ -170,48 +169,48 @@ class _Scaling:
                 columns = self.columns(u)
                 v = state.v * (self.b / (state.v * columns)) ** omega
             rows = self.rows(v)
-        new = _State(state.F, state.G, u, v, rows, columns, relaxation)
+        new = ScalingState(state.F, state.G, u, v, rows, columns, relaxation)
         new = new._replace(relaxation=relaxation.seen(host_float(self.error(new)) if relaxation.due else None))
         if new.relaxation.n % _ABSORB_EVERY == 0 and self.size(new) > self.tau:
             new = self.absorbed(new)
         return new
 
-    def size(self, state: _State) -> float:
+    def size(self, state: ScalingState) -> float:
         """The largest logarithm of a scaling."""
         xp = self.xp
         with unwarned():
             logs = xp.maximum(xp.max(xp.abs(xp.log(state.u))), xp.max(xp.abs(xp.log(state.v))))
         return host_float(logs)
 
-    def absorbed(self, state: _State) -> _State:
+    def absorbed(self, state: ScalingState) -> ScalingState:
         """The same potentials with scalings of one and a kernel of their own."""
         xp = self.xp
         F, G = self.logs(state)
         self.tiles.fill(F * self.reg, G * self.reg, self.reg)
         u, v = xp.ones_like(F), xp.ones_like(G)
-        return _State(F, G, u, v, self.rows(v), self.columns(u), state.relaxation)
+        return ScalingState(F, G, u, v, self.rows(v), self.columns(u), state.relaxation)
 
-    def logs(self, state: _State) -> tuple[Array, Array]:
+    def logs(self, state: ScalingState) -> tuple[Array, Array]:
         return state.F + self.xp.log(state.u), state.G + self.xp.log(state.v)
 
-    def error(self, state: _State) -> Array:
+    def error(self, state: ScalingState) -> Array:
         xp = self.xp
         violation = xp.sum(xp.abs(state.u * state.rows - self.a))
         if state.relaxation.omega != 1.0:
             violation = violation + xp.sum(xp.abs(state.v * state.columns - self.b))
         return (violation + self.part.lost) * self.mass
 
-    def verify(self, state: _State) -> tuple[_State, float]:
+    def verify(self, state: ScalingState) -> tuple[ScalingState, float]:
         xp = self.xp
         F, G = self.potentials(state)
         with unwarned():
             self.tiles.fill(F * self.reg, G * self.reg, self.reg)
             u, v = xp.ones_like(F), xp.ones_like(G)
-            new = _State(F, G, u, v, self.rows(v), self.columns(u), state.relaxation)
+            new = ScalingState(F, G, u, v, self.rows(v), self.columns(u), state.relaxation)
             truth = host_float(xp.sum(xp.abs(new.rows - self.a)) + xp.sum(xp.abs(new.columns - self.b)))
         return new, (truth + self.part.lost) * self.mass
 
-    def potentials(self, state: _State) -> tuple[Array, Array]:
+    def potentials(self, state: ScalingState) -> tuple[Array, Array]:
         """Scaled potentials as the caller will see them: rounded to float32 where that is the input's dtype."""
         F, G = self.logs(state)
         dtype: Any = self.part.C.dtype
