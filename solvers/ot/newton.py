@@ -186,12 +186,18 @@ class _Annealed:
     def step(self, state: _State) -> _State:
         point, eps = self.point, self.dual.eps
         last = eps <= self.reg
-        if point is None or point.F is not state.F:
+        if point is None or point.F is not state.F or eps != state.eps:
             return self.enter(state.G, state.eps)
-        if point.err <= (self.tol if last else max(_LEVEL_ERROR, self.tol)):
+        if not self.dual.current(point):
+            # The truth was looked at, or a rejected trial needed a plan of its own.
+            point = self.dual.at(state.F, state.G)
+            if point is None:
+                return self.enter(state.G, state.eps)
+        if last and point.err <= self.tol and (state.tested <= self.tol * self.mass or self.part.lost > 0):
             # Points that can reach nobody leave an error that no step mends.
-            done = state if self.part.lost == 0 else state._replace(tested=-1.0)
-            return done if last else self.descend(point)
+            return state if self.part.lost == 0 else state._replace(tested=-1.0)
+        if not last and point.err <= max(_LEVEL_ERROR, self.tol):
+            return self.descend(point)
         if self.used > self.budget and self.ratio > _LEAST_RATIO and not (last and point.err < 1e-6):
             return self.refuse()
         if point.err < 0.9 * self.best:

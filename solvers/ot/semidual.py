@@ -19,7 +19,7 @@ from .tiles import Tiles
 
 
 class Point(NamedTuple):
-    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)``, its columns exact, its rows ``r``."""
+    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)`` of the ``E`` with this stamp, its columns exact, its rows ``r``."""
 
     F: Array
     G: Array
@@ -28,6 +28,7 @@ class Point(NamedTuple):
     r: Array
     value: float
     err: float
+    stamp: int
 
 
 class SemiDual:
@@ -73,7 +74,12 @@ class SemiDual:
             r = u * self.tiles.rows(s)
             value = host_float(xp.sum(self.a * F) + xp.sum(self.b * new))
             err = host_float(xp.sum(xp.abs(self.a - r)))
-        return Point(F, new, u, s, r, value, err) if err < 1e300 and host_bool(xp.min(r) > 0) else None
+        point = Point(F, new, u, s, r, value, err, self.tiles.passes)
+        return point if err < 1e300 and host_bool(xp.min(r) > 0) else None
+
+    def current(self, point: Point) -> bool:
+        """Whether ``E`` is still the one of this point."""
+        return point.stamp == self.tiles.passes
 
     def violation(self, F: Array, G: Array) -> float:
         """``|P 1 - a|_1 + |P^T 1 - b|_1`` of these potentials, by a pass of its own."""
