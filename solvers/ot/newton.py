@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ...backends.errors import InputError
 from ...backends.namespace import Array
 from ...backends.transfer import host_float
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
@@ -154,8 +153,6 @@ class _Annealed:
     def start(self, x0: tuple[Array, Array] | None) -> _State:
         xp, part = self.xp, self.part
         if x0 is not None:
-            if not isinstance(x0, tuple | list) or len(x0) != 2:
-                raise InputError("x0 must be a pair of potentials (f, g)")
             state = self.enter(part.start(x0)[1] * self.reg, self.reg)
             if state.tested <= _WARM * self.mass:
                 return state
@@ -189,10 +186,18 @@ class _Annealed:
     def step(self, state: _State) -> _State:
         point, eps = self.point, self.dual.eps
         last = eps <= self.reg
-        if point is None or point.F is not state.F:
+        if point is None or point.F is not state.F or eps != state.eps:
             return self.enter(state.G, state.eps)
-        if point.err <= (self.tol if last else max(_LEVEL_ERROR, self.tol)):
-            return state if last else self.descend(point)
+        if not self.dual.current(point):
+            # The truth was looked at, or a rejected trial needed a plan of its own.
+            point = self.dual.at(state.F, state.G)
+            if point is None:
+                return self.enter(state.G, state.eps)
+        if last and point.err <= self.tol and (state.tested <= self.tol * self.mass or self.part.lost > 0):
+            # Points that can reach nobody leave an error that no step mends.
+            return state if self.part.lost == 0 else state._replace(tested=-1.0)
+        if not last and point.err <= max(_LEVEL_ERROR, self.tol):
+            return self.descend(point)
         if self.used > self.budget and self.ratio > _LEAST_RATIO and not (last and point.err < 1e-6):
             return self.refuse()
         if point.err < 0.9 * self.best:

@@ -8,9 +8,10 @@ With ``G(F)`` the exact column update, ``D(F) = <a, F> + <b, G(F)>`` is concave 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from ...backends.namespace import Array, is_gpu
+from ...backends.namespace import Array, Namespace, is_gpu
 from ...backends.transfer import host_bool, host_float
 from ...backends.validation import unwarned
 from .support import Support
@@ -18,7 +19,7 @@ from .tiles import Tiles
 
 
 class Point(NamedTuple):
-    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)``, its columns exact, its rows ``r``."""
+    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)`` of the ``E`` with this stamp, its columns exact, its rows ``r``."""
 
     F: Array
     G: Array
@@ -27,6 +28,7 @@ class Point(NamedTuple):
     r: Array
     value: float
     err: float
+    stamp: int
 
 
 class SemiDual:
@@ -72,7 +74,12 @@ class SemiDual:
             r = u * self.tiles.rows(s)
             value = host_float(xp.sum(self.a * F) + xp.sum(self.b * new))
             err = host_float(xp.sum(xp.abs(self.a - r)))
-        return Point(F, new, u, s, r, value, err) if err < 1e300 and host_bool(xp.min(r) > 0) else None
+        point = Point(F, new, u, s, r, value, err, self.tiles.passes)
+        return point if err < 1e300 and host_bool(xp.min(r) > 0) else None
+
+    def current(self, point: Point) -> bool:
+        """Whether ``E`` is still the one of this point."""
+        return point.stamp == self.tiles.passes
 
     def violation(self, F: Array, G: Array) -> float:
         """``|P 1 - a|_1 + |P^T 1 - b|_1`` of these potentials, by a pass of its own."""
@@ -99,28 +106,43 @@ class SemiDual:
         diagonal = (1 + sig) * r
         scale = xp.maximum(r - u * u * tiles.squares(weight), xp.zeros_like(r)) + sig * r
         scale = 1.0 / xp.maximum(scale, 1e-12 * xp.max(r))
-        goal = forcing * point.err
 
-        residual = self.a - r
-        x = xp.zeros_like(residual)
-        z = scale * residual
-        p, rho = z, xp.sum(residual * z)
-        for i in range(maxiter):
-            q = diagonal * p - u * tiles.rows(weight * tiles.columns(u * p))
-            curvature = xp.sum(p * q)
-            if i % self.check_every == 0 and not host_float(curvature) > 0:
-                break
-            alpha = rho / curvature
-            x = x + alpha * p
-            residual = residual - alpha * q
-            self.cg += 1
-            if (i + 1) % self.check_every == 0 and host_float(xp.sum(xp.abs(residual))) <= goal:
-                break
-            z = scale * residual
-            rho, old = xp.sum(residual * z), rho
-            p = z + (rho / old) * p
+        def apply(p: Array) -> Array:
+            return diagonal * p - u * tiles.rows(weight * tiles.columns(u * p))
+
+        x, done = jacobi_cg(apply, scale, self.a - r, forcing * point.err, maxiter, self.check_every, xp)
+        self.cg += done
         return self.eps * x
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int]:
         """What was done so far."""
         return {"exp_passes": self.tiles.passes, "evaluations": self.evaluations, "cg": self.cg}
+
+
+def jacobi_cg(
+    apply: Callable[[Array], Array], scale: Array, b: Array, goal: float, maxiter: int, check_every: int, xp: Namespace
+) -> tuple[Array, int]:
+    """CG for a semidefinite system, preconditioned by the diagonal ``scale``, until the L1 residual is at most ``goal``.
+
+    The L1 norm is the one of the marginals, so a Newton step is solved in the measure it is judged by. Stops at a direction
+    without curvature: what rounding leaves of the null space.
+    """
+    residual = b
+    x = xp.zeros_like(b)
+    z = scale * residual
+    p, rho = z, xp.sum(residual * z)
+    for i in range(1, maxiter + 1):
+        look = i % check_every == 0
+        q = apply(p)
+        curvature = xp.sum(p * q)
+        if (look or i == 1) and not host_float(curvature) > 0:
+            return x, i
+        alpha = rho / curvature
+        x = x + alpha * p
+        residual = residual - alpha * q
+        if look and host_float(xp.sum(xp.abs(residual))) <= goal:
+            return x, i
+        z = scale * residual
+        rho, old = xp.sum(residual * z), rho
+        p = z + (rho / old) * p
+    return x, maxiter

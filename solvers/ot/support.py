@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, Namespace, has_float64, wide_dtype
+from ...backends.namespace import Array, Namespace, array_namespace, wide_dtype
 from ...backends.transfer import host_bool, host_float
 from ...backends.validation import check_array
 from .geometry import Dense
@@ -27,7 +27,7 @@ class Support:
     low, high : float
         Smallest and largest finite cost.
     lost : float
-        Share of the mass at points that can reach nobody; no plan moves it.
+        Violation, relative to the mass, by points that can reach nobody; no plan mends it.
     rows, columns : array or None
         Masks of the support; None where it is everything.
     """
@@ -53,9 +53,12 @@ class Support:
         F = xp.astype(F + math.log(self.problem.mass), dtype)
         return _spread(F, self.rows, xp), _spread(xp.astype(G, dtype), self.columns, xp)
 
-    def start(self, x0: tuple[Array, Array]) -> tuple[Array, Array]:
+    def start(self, x0: Any) -> tuple[Array, Array]:
         """Scaled potentials of the support from a user's of the KL gauge, float64 or of the dtype of the cost."""
         xp, wide, (n, m) = self.xp, self.a.dtype, self.problem.geometry.shape
+        if not isinstance(x0, tuple | list) or len(x0) != 2:
+            raise InputError("x0 must be a pair of potentials (f, g)")
+        array_namespace(cost=self.C, **{"x0[0]": x0[0], "x0[1]": x0[1]})
         f = check_array(x0[0], "x0[0]", xp, shape=(n,), finite=False)
         g = check_array(x0[1], "x0[1]", xp, shape=(m,), finite=False)
         f, g = finite(xp.astype(f, wide), xp), finite(xp.astype(g, wide), xp)
@@ -72,7 +75,8 @@ def support(problem: Problem) -> Support:
     a, b = xp.astype(problem.a, wide), xp.astype(problem.b, wide)
     rows, columns = a > 0, b > 0
     high = host_float(xp.max(C))
-    if math.isinf(high):
+    forbidden = math.isinf(high)
+    if forbidden:
         allowed = xp.isfinite(C)
         rows = rows & xp.any(allowed & columns[None, :], axis=1)
         columns = columns & xp.any(allowed & rows[:, None], axis=0)
@@ -85,24 +89,19 @@ def support(problem: Problem) -> Support:
         a, b = _only(a, None if all_rows else rows, xp), _only(b, None if all_columns else columns, xp)
     if 0 in C.shape:
         raise InputError("cost forbids every pair of points with mass: no plan exists")
-    if math.isinf(high):
+    if forbidden:
         allowed = xp.isfinite(C)
         high, low = (host_float(xp.max(xp.where(allowed, C, -math.inf))), host_float(xp.min(C)))
     else:
         low = host_float(xp.min(C))
         high = high if all_rows and all_columns else host_float(xp.max(C))
     sum_a, sum_b = host_float(xp.sum(a)), host_float(xp.sum(b))
-    lost = max(0.0, 1 - min(sum_a, sum_b) / problem.mass)
-    # What rounding takes from the sums is not lost mass.
+    # Mass of a lost point is missing there and too much elsewhere; what rounding takes from the sums is no loss.
+    lost = 2 * max(0.0, 2 - (sum_a + sum_b) / problem.mass) if forbidden else 0.0
     lost = 0.0 if lost < 1e-6 else lost
     return Support(
         C, a / sum_a, b / sum_b, low, high, lost, None if all_rows else rows, None if all_columns else columns, problem
     )
-
-
-def wide_exists(C: Array, xp: Namespace) -> bool:
-    """Whether sums can be wider than a float32 cost."""
-    return bool(C.dtype == xp.float32 and has_float64(C, xp))
 
 
 def _only(x: Array, mask: Array | None, xp: Namespace) -> Array:

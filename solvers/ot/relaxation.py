@@ -1,0 +1,79 @@
+"""Over-relaxation of Sinkhorn's iteration that tunes itself (Thibault, Chizat, Dossal and Papadakis 2021; Lehmann et al. 2022).
+
+Sinkhorn is block Gauss-Seidel on the dual, so Young's theory of successive over-relaxation holds near the solution: if
+``sigma^2`` is the rate of plain Sinkhorn, the best factor is ``2 / (1 + sqrt(1 - sigma^2))``; and if the iteration with factor
+``w`` contracts by ``lam``, then ``sigma^2 = (lam + w - 1)^2 / (w^2 lam)``. So the rate seen while relaxed still tells sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ...backends.errors import InputError
+from ...backends.validation import check_scalar
+
+# The first iterations say nothing about the rate; a rate is the mean over half a period.
+_WINDOW = 10
+_LARGEST = 1.985
+
+
+class Relaxation(NamedTuple):
+    """The factor for the next iteration. Immutable: `seen` returns the next one.
+
+    Attributes
+    ----------
+    omega : float
+        The factor, 1 is Sinkhorn's own step.
+    tuned : bool
+        Whether errors change it.
+    n : int
+        Iterations seen.
+    mark : float
+        The error at the start of the window.
+    """
+
+    omega: float
+    tuned: bool
+    n: int = 0
+    mark: float = math.nan
+
+    @classmethod
+    def of(cls, omega: Any) -> Relaxation:
+        """From a solver's argument: ``"auto"`` or a number in [1, 2)."""
+        if isinstance(omega, str):
+            if omega != "auto":
+                raise InputError(f"omega is {omega!r}, expected 'auto' or a number in [1, 2)")
+            return cls(1.0, True)
+        omega = check_scalar(omega, "omega", positive=True)
+        if not 1 <= omega < 2:
+            raise InputError(f"omega must lie in [1, 2), got {omega}")
+        return cls(omega, False)
+
+    @property
+    def due(self) -> bool:
+        """Whether the error of the iteration to come is wanted: so a GPU is asked for it only then."""
+        return self.tuned and (self.n + 1) % _WINDOW == 0
+
+    def seen(self, error: float | None = None) -> Relaxation:
+        """After one more iteration; ``error`` is both marginals' violation, needed where `due` says so."""
+        n = self.n + 1
+        if not self.tuned or n % _WINDOW or error is None:
+            return self._replace(n=n)
+        if n % (2 * _WINDOW):
+            return self._replace(n=n, mark=error)
+        if not (self.mark > 0 and error > 0):
+            return self._replace(n=n)
+        rate = (error / self.mark) ** (1 / _WINDOW)
+        return self._replace(n=n, omega=_tuned(self.omega, rate))
+
+
+def _tuned(omega: float, rate: float) -> float:
+    if rate >= 1:
+        # The error grows: too bold.
+        return 1 + 0.7 * (omega - 1)
+    if rate <= omega - 1 + 1e-3:
+        # Beyond the best factor the rate is omega - 1 whatever sigma is: nothing can be learned.
+        return omega
+    sigma2 = (rate + omega - 1) ** 2 / (omega**2 * rate)
+    return min(2 / (1 + math.sqrt(max(0.0, 1 - sigma2))), _LARGEST)
