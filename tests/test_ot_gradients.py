@@ -560,3 +560,23 @@ def test_weak_regularisation() -> None:
     np.testing.assert_allclose(result.transport_cost, 1.0, rtol=1e-8)
     # What is lacking in the marginals is carried at most over the longest way.
     assert 0 <= result.duality_gap <= 4.0 * result.residual
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "half_sqeuclidean"])
+def test_reductions_agree_with_tiles_over_several_blocks(xp: Any, make: Any, metric: str) -> None:
+    """Large enough that the tiles are many, and for both ways to the same sums."""
+    from xpsolve.solvers.ot.tiles import pair_gradients, tiles
+
+    rng = np.random.default_rng(4)
+    x, y = rng.random((700, 3)), rng.random((450, 3))
+    result = sinkhorn(PointCloud(make(x), make(y), metric), reg=0.1, tol=1e-9)
+    assert len(list(tiles(result.geometry, 0.1))) > 1
+    found, tiled = gradients(result), pair_gradients(result, None, {"x", "y", "scale"})
+    for name in ("x", "y"):
+        np.testing.assert_allclose(to_host(found[name]), to_host(tiled[name]), atol=1e-14)
+    np.testing.assert_allclose(result.transport_cost, float(tiled["scale"]), rtol=1e-12)
+    plan = to_host(result.dense_plan())
+    C = COSTS[metric](x, y)
+    np.testing.assert_allclose((C * plan).sum(), result.transport_cost, rtol=1e-11)
+    information = (plan * np.log(plan * 700 * 450)).sum()
+    np.testing.assert_allclose(float(found["reg"]), information, rtol=1e-11)
