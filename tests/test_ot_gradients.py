@@ -580,3 +580,21 @@ def test_reductions_agree_with_tiles_over_several_blocks(xp: Any, make: Any, met
     np.testing.assert_allclose((C * plan).sum(), result.transport_cost, rtol=1e-11)
     information = (plan * np.log(plan * 700 * 450)).sum()
     np.testing.assert_allclose(float(found["reg"]), information, rtol=1e-11)
+
+
+def test_float32_of_a_user_cost_stays_float32(data: dict[str, np.ndarray]) -> None:
+    """Its tiles keep the dtype of the points, so the linear system is one of float32, with its own regularisation."""
+
+    def largest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.abs(x[:, None] - y).max(axis=2)
+
+    singles = {name: z.astype(np.float32) for name, z in data.items()}
+    one, other = cloud(singles, largest, tol=1e-6), cloud(data, largest)
+    for found, exact in (
+        (gradients(one), gradients(other)),
+        (sharp_cost(one).gradients, sharp_cost(other).gradients),
+        (plan_vjp(one, (singles["a"], singles["b"])), plan_vjp(other, (data["a"], data["b"]))),
+    ):
+        for name in ("a", "b", "reg"):
+            assert found[name].dtype == np.float32
+            np.testing.assert_allclose(found[name], exact[name], atol=1e-4 * max(1.0, np.abs(exact[name]).max()))
