@@ -560,3 +560,41 @@ def test_weak_regularisation() -> None:
     np.testing.assert_allclose(result.transport_cost, 1.0, rtol=1e-8)
     # What is lacking in the marginals is carried at most over the longest way.
     assert 0 <= result.duality_gap <= 4.0 * result.residual
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "half_sqeuclidean"])
+def test_reductions_agree_with_tiles_over_several_blocks(xp: Any, make: Any, metric: str) -> None:
+    """Large enough that the tiles are many, and for both ways to the same sums."""
+    from xpsolve.solvers.ot.tiles import pair_gradients, tiles
+
+    rng = np.random.default_rng(4)
+    x, y = rng.random((700, 3)), rng.random((450, 3))
+    result = sinkhorn(PointCloud(make(x), make(y), metric), reg=0.1, tol=1e-9)
+    assert len(list(tiles(result.geometry, 0.1))) > 1
+    found, tiled = gradients(result), pair_gradients(result, None, {"x", "y", "scale"})
+    for name in ("x", "y"):
+        np.testing.assert_allclose(to_host(found[name]), to_host(tiled[name]), atol=1e-14)
+    np.testing.assert_allclose(result.transport_cost, float(tiled["scale"]), rtol=1e-12)
+    plan = to_host(result.dense_plan())
+    C = COSTS[metric](x, y)
+    np.testing.assert_allclose((C * plan).sum(), result.transport_cost, rtol=1e-11)
+    information = (plan * np.log(plan * 700 * 450)).sum()
+    np.testing.assert_allclose(float(found["reg"]), information, rtol=1e-11)
+
+
+def test_float32_of_a_user_cost_stays_float32(data: dict[str, np.ndarray]) -> None:
+    """Its tiles keep the dtype of the points, so the linear system is one of float32, with its own regularisation."""
+
+    def largest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.abs(x[:, None] - y).max(axis=2)
+
+    singles = {name: z.astype(np.float32) for name, z in data.items()}
+    one, other = cloud(singles, largest, tol=1e-6), cloud(data, largest)
+    for found, exact in (
+        (gradients(one), gradients(other)),
+        (sharp_cost(one).gradients, sharp_cost(other).gradients),
+        (plan_vjp(one, (singles["a"], singles["b"])), plan_vjp(other, (data["a"], data["b"]))),
+    ):
+        for name in ("a", "b", "reg"):
+            assert found[name].dtype == np.float32
+            np.testing.assert_allclose(found[name], exact[name], atol=1e-4 * max(1.0, np.abs(exact[name]).max()))

@@ -1,7 +1,7 @@
 """Gradients of the value of balanced entropic transport by the envelope theorem: no unrolling, no linear solve.
 
 At the optimum the value changes only through what the problem is made of: by the cost as the plan, by the weights as the
-potentials (Feydy et al. 2019, "Interpolating between optimal transport and MMD using Sinkhorn divergences", section 3.1).
+potentials (Feydy et al. 2019, "Interpolating between optimal transport and MMD using Sinkhorn divergences").
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Derivatives of functions of the plan or of the potentials of balanced entropic transport, by one linear solve.
 
 The optimality conditions are differentiated instead of the iteration that found the optimum (Luise et al. 2018, "Differential
-properties of Sinkhorn approximation"; Cuturi et al. 2020, "Supervised quantile normalization"; section 3.2 of Eisenberger et
-al. 2022). With ``r`` and ``c`` the sums of the rows and columns of the plan ``P``, the derivatives come from the solution of
+properties of Sinkhorn approximation"; Eisenberger et al. 2022, "A unified framework for implicit Sinkhorn differentiation").
+With ``r`` and ``c`` the sums of the rows and columns of the plan ``P``, the derivatives come from the solution of
 ``[[diag r, P], [P^T, diag c]] (s, t) = rhs``. Eliminating ``s`` leaves the Schur complement ``diag c - P^T diag(1/r) P``,
 which is the matrix of Newton's method for the semi-dual: positive semidefinite, its null vector the constants, the right-hand
 side in its range. Conjugate gradients solve it as it is.
