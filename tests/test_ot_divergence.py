@@ -155,9 +155,8 @@ def test_float32_and_coincident_points(clouds: tuple[np.ndarray, ...]) -> None:
     x, y, a, b = (c.astype(np.float32) for c in clouds)
     x[1] = y[2] = x[0]
     result = sinkhorn_divergence(x, y, a, b, reg=0.1, cost="euclidean")
-    wide = sinkhorn_divergence(
-        *(c.astype(np.float64) for c in (x, y, a / a.sum(), b / b.sum())), reg=0.1, cost="euclidean"
-    )
+    wide_x, wide_y, wide_a, wide_b = (c.astype(np.float64) for c in (x, y, a, b))
+    wide = sinkhorn_divergence(wide_x, wide_y, wide_a / wide_a.sum(), wide_b / wide_b.sum(), reg=0.1, cost="euclidean")
     assert result.grad_x().dtype == np.float32
     assert np.isfinite(result.grad_x()).all()
     assert result.value == pytest.approx(wide.value, abs=2e-6)

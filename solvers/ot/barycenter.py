@@ -19,11 +19,14 @@ from ...backends.transfer import host_bool, host_float
 from ...backends.validation import check_array, check_choice, check_count, check_scalar, check_weights
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Result
+from .geometry import PointCloud
 from .problem import log_weights
+from .sinkhorn import sinkhorn
 
 _DOMAINS = ("auto", "kernel", "log")
-# Largest exponent of a stored kernel; scalings reach about its square, and their product must not overflow.
-_EXPONENT = {"float64": 200.0, "float32": 25.0}
+# Largest exponent of a stored kernel. Vectors are scaled to a maximum of one first, so whatever underflows in a product is far
+# smaller than the sum it belongs to.
+_EXPONENT = {"float64": 600.0, "float32": 70.0}
 _TILE = 2**20
 
 
@@ -60,8 +63,8 @@ def barycenter(
     domain : {"auto", "kernel", "log"}
         Iterate on scalings with the kernel itself, faster, or on logarithms, which any ``reg`` allows.
     tol : float, optional
-        Bound on ``sum_k w_k |P_k 1 - p|_1``, relative to the mass (debiased: plus the same for the correction); default 1e-8,
-        in float32 1e-4.
+        Bound on ``sum_k w_k |P_k 1 - p|_1``, relative to the mass (debiased: plus the same for the correction, which
+        creeps); default 1e-8, debiased 1e-6, in float32 1e-4.
     maxiter : int
         Most iterations.
     callback, check_every, progress, time_limit
@@ -94,15 +97,19 @@ def barycenter(
     >>> A = np.asarray([[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
     >>> (C,) = grid_costs((5,), like=A)
     >>> barycenter(A, C, reg=0.01).p.round(3).tolist()
-    [0.0, 0.022, 0.955, 0.022, 0.0]
+    [0.0, 0.002, 0.996, 0.002, 0.0]
     """
     separable = isinstance(cost, list | tuple)
     factors: list[Any] = list(cost) if separable else [cost]
-    xp = array_namespace(A=A, weights=weights, **{f"cost[{i}]" if separable else "cost": C for i, C in enumerate(factors)})
+    xp = array_namespace(
+        A=A, weights=weights, **{f"cost[{i}]" if separable else "cost": C for i, C in enumerate(factors)}
+    )
     check_array(A, "A", xp)
     shape = tuple(A.shape[1:])
     if len(shape) != len(factors):
-        raise InputError(f"A has shape {tuple(A.shape)}, expected {len(factors) + 1} dimensions: measures, then one an axis of cost")
+        raise InputError(
+            f"A has shape {tuple(A.shape)}, expected {len(factors) + 1} dimensions: measures, then one an axis of cost"
+        )
     for i, (C, n) in enumerate(zip(factors, shape, strict=True)):
         check_array(C, f"cost[{i}]" if separable else "cost", xp, shape=(n, n), dtype=A.dtype)
     reg = check_scalar(reg, "reg", positive=True)
@@ -115,7 +122,7 @@ def barycenter(
         w = w / xp.sum(w)
     mass = _mass(A, xp)
     single = A.dtype == xp.float32
-    tol = (1e-4 if single else 1e-8) if tol is None else check_scalar(tol, "tol", positive=True)
+    tol = (1e-4 if single else 1e-6 if debiased else 1e-8) if tol is None else check_scalar(tol, "tol", positive=True)
     if domain == "auto":
         range_ = sum(host_float(xp.max(C) - xp.min(C)) for C in factors) / reg
         domain = "log" if range_ > _EXPONENT["float32" if single else "float64"] else "kernel"
@@ -126,9 +133,10 @@ def barycenter(
 
     def finish(outcome: Outcome[_State]) -> BarycenterResult:
         log_p = outcome.state.log_p
+        counts = {"kernel": method.applications}
         return BarycenterResult(
-            p=xp.exp(log_p), reg=reg, debiased=debiased, domain=domain, evaluations={"kernel": method.applications}, **outcome.fields()
-        )  # fmt: skip
+            p=xp.exp(log_p), reg=reg, debiased=debiased, domain=domain, evaluations=counts, **outcome.fields()
+        )
 
     outcome = iterate(method, method.start(), tolerance=tol * mass, options=options, on_device=A, finish=finish)
     result = finish(outcome)
@@ -158,6 +166,146 @@ class BarycenterResult(Result):
     reg: float
     debiased: bool
     domain: str
+
+
+def free_support_barycenter(
+    ys: Sequence[Array],
+    bs: Sequence[Array] | None = None,
+    *,
+    x0: Array,
+    a: Array | None = None,
+    weights: Sequence[float] | None = None,
+    reg: float,
+    tol: float = 1e-6,
+    maxiter: int = 100,
+    inner_tol: float | None = None,
+    inner_maxiter: int = 10_000,
+    callback: Callback | None = None,
+    time_limit: float | None = None,
+) -> FreeSupportResult:
+    """Barycenter whose points move: ``min_x sum_k w_k OT_reg(sum_i a_i delta(x_i), b_k)`` for the squared distance.
+
+    Alternates the ``K`` transport problems, started from their last potentials, with the weighted mean of where their plans
+    send each point.
+
+    Parameters
+    ----------
+    ys : sequence of arrays (m_k, d)
+        Points of the measures.
+    bs : sequence of arrays (m_k,), optional
+        Their weights, of equal sums; default uniform.
+    x0 : array (n, d)
+        Points to start from; distinct ones, for points that coincide never part.
+    a : array (n,), optional
+        Weights of the barycenter; default uniform.
+    weights : sequence of K floats, optional
+        Of the measures, scaled to sum one; default equal.
+    reg : float
+        Regularisation, in the units of the squared distance.
+    tol : float
+        Bound on the root mean square movement of the points in one step, relative to their spread at the start.
+    maxiter : int
+        Most movements.
+    inner_tol, inner_maxiter
+        ``tol`` and ``maxiter`` of `sinkhorn`, which warns for itself.
+    callback, time_limit
+        See `LoopOptions`.
+
+    Returns
+    -------
+    FreeSupportResult
+        Points ``x`` and weights ``a``.
+
+    References
+    ----------
+    M. Cuturi, A. Doucet, Fast computation of Wasserstein barycenters, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.ot.barycenter import free_support_barycenter
+    >>> y = np.asarray([[0.0], [4.0]])
+    >>> free_support_barycenter([y, y + 2.0], x0=y + 0.5, reg=0.1).x.round(3).tolist()
+    [[1.0], [5.0]]
+    """
+    count = len(ys)
+    if count == 0:
+        raise InputError("ys is empty: a barycenter needs at least one measure")
+    xp = array_namespace(x0=x0, a=a, **{f"ys[{k}]": y for k, y in enumerate(ys)})
+    check_array(x0, "x0", xp, ndim=2)
+    if bs is not None and len(bs) != count:
+        raise InputError(f"bs has {len(bs)} entries, expected {count} as ys")
+    w = [1.0] * count if weights is None else [check_scalar(v, "weights", non_negative=True) for v in weights]
+    if len(w) != count or not sum(w) > 0:
+        raise InputError(f"weights must hold {count} numbers, as ys, with a positive sum")
+    options = LoopOptions(maxiter=maxiter, callback=callback, time_limit=time_limit, check_every=1)
+    check_scalar(tol, "tol", positive=True)
+    inner = {"reg": reg, "tol": inner_tol, "maxiter": inner_maxiter}
+    method = _Moving(list(ys), list(bs) if bs is not None else [None] * count, a, [v / sum(w) for v in w], inner, xp)
+    spread = host_float(xp.sqrt(xp.mean((x0 - xp.mean(x0, axis=0)) ** 2)))
+
+    def finish(outcome: Outcome[_Cloud]) -> FreeSupportResult:
+        weight = method.results[0].a
+        return FreeSupportResult(
+            x=outcome.state.x, a=weight, evaluations={"sinkhorn": method.inner_steps}, **outcome.fields()
+        )
+
+    bound = tol * spread if spread > 0 else tol
+    outcome = iterate(method, method.look(x0), tolerance=bound, options=options, on_device=x0, finish=finish)
+    result = finish(outcome)
+    warn_unless_converged(result, "free_support_barycenter")
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FreeSupportResult(Result):
+    """A barycenter with points of its own.
+
+    Attributes
+    ----------
+    x : array (n, d)
+        Its points.
+    a : array (n,)
+        Its weights.
+    residual : float
+        Root mean square movement that one more step would make.
+    """
+
+    x: Array
+    a: Array
+
+
+class _Cloud(NamedTuple):
+    x: Array
+    target: Array
+
+
+class _Moving:
+    def __init__(
+        self, ys: list[Array], bs: list[Any], a: Array | None, w: list[float], inner: dict[str, Any], xp: Namespace
+    ) -> None:
+        self.ys, self.bs, self.a, self.w, self.inner, self.xp = ys, bs, a, w, inner, xp
+        self.results: list[Any] = [None] * len(ys)
+        self.inner_steps = 0
+
+    def look(self, x: Array) -> _Cloud:
+        target = self.xp.zeros_like(x)
+        for k, (y, b, w) in enumerate(zip(self.ys, self.bs, self.w, strict=True)):
+            last = self.results[k]
+            start = None if last is None else (last.f, last.g)
+            self.results[k] = result = sinkhorn(PointCloud(x, y), self.a, b, x0=start, **self.inner)
+            self.inner_steps += result.n_iter
+            target = target + w * result.transport()
+        return _Cloud(x, target)
+
+    def step(self, state: _Cloud) -> _Cloud:
+        return self.look(state.target)
+
+    def error(self, state: _Cloud) -> Array:
+        return self.xp.sqrt(self.xp.mean((state.target - state.x) ** 2))
+
+    def verify(self, state: _Cloud) -> tuple[_Cloud, float]:
+        return state, host_float(self.error(state))
 
 
 def grid_costs(shape: Sequence[int], *, like: Array, p: float = 2.0, extent: float = 1.0) -> list[Array]:
@@ -221,7 +369,9 @@ class _State(NamedTuple):
 class _Projections:
     """``v = A / K'u``, ``log p = log d + sum w log(K v)``, ``u = p / K v``; the correction solves ``d K d = p``."""
 
-    def __init__(self, A: Array, costs: list[Array], w: Array, reg: float, debiased: bool, log: bool, xp: Namespace) -> None:
+    def __init__(
+        self, A: Array, costs: list[Array], w: Array, reg: float, debiased: bool, log: bool, xp: Namespace
+    ) -> None:
         self.log_A, self.debiased, self.xp, self.applications = log_weights(A, xp), debiased, xp, 0
         self.w = xp.reshape(w, (-1,) + (1,) * (A.ndim - 1))
         apply = _apply_log if log else _apply
@@ -279,9 +429,10 @@ def _apply_log(x: Array, exponents: list[Array], xp: Namespace) -> Array:
     for axis, S in enumerate(exponents, start=1):
         lines = xp.moveaxis(x, axis, -1)
         flat = xp.reshape(lines, (-1, S.shape[1]))
-        step = max(1, _TILE // (S.shape[0] * S.shape[1]))
+        count, step = flat.shape[0], max(1, _TILE // (S.shape[0] * S.shape[1]))
         tiles = [
-            logsumexp(flat[i : i + step, None, :] + S[None, :, :], axis=2, xp=xp) for i in range(0, flat.shape[0], step)
+            logsumexp(flat[i : min(i + step, count), None, :] + S[None, :, :], axis=2, xp=xp)
+            for i in range(0, count, step)
         ]
         x = xp.moveaxis(xp.reshape(xp.concat(tiles, axis=0), lines.shape), -1, axis)
     return x
