@@ -14,19 +14,18 @@ from typing import Any
 from ...backends.errors import BackendError
 from ...backends.namespace import Array, is_torch
 from ...backends.transfer import host_float
-from .geometry import Dense, PointCloud
+from .geometry import Dense, Geometry, PointCloud
 from .gradients import gradients
 from .result import TransportResult
-from .sinkhorn import sinkhorn
 
 
 def ot_value(
-    cost: Array | Dense | PointCloud,
+    cost: Array | Geometry,
     a: Array | None = None,
     b: Array | None = None,
     *,
     reg: Any,
-    solver: Callable[..., TransportResult] = sinkhorn,
+    solver: Callable[..., TransportResult] | None = None,
     **options: Any,
 ) -> Array:
     """``min <C, P> + reg KL(P | a b^T)`` as a 0-d torch tensor that can be differentiated once.
@@ -40,8 +39,8 @@ def ot_value(
         through ``torch.softmax``.
     reg : float or 0-d tensor
         Regularisation, which may require grad.
-    solver : callable
-        Any solver of the balanced problem that is called as `sinkhorn`.
+    solver : callable, optional
+        Any solver of the balanced problem that is called as `sinkhorn`; by default `solve`.
     **options
         Of the solver, e.g. ``tol``.
 
@@ -71,22 +70,22 @@ def ot_value(
     >>> x.grad.round(decimals=2).tolist()
     [[-3.02], [-2.98]]
     """
-    geometry = cost if isinstance(cost, Dense | PointCloud) else Dense(cost)
+    geometry = cost if isinstance(cost, Geometry) else Dense(cost)
     if not is_torch(geometry.xp):
         raise BackendError(
             "cost is no torch tensor; automatic differentiation is torch's, see gradients for other libraries"
         )
+    if solver is None:
+        from .solve import solve as solver  # which stands on this module
     result = solver(*detached(geometry, a, b), reg=_number(reg), **options)
     value = with_gradient(result, geometry, a, b, reg).value
     # Without anything that requires grad it is still a tensor.
     return value if hasattr(value, "backward") else geometry.xp.asarray(value, dtype=geometry.like.dtype)
 
 
-def detached(
-    cost: Array | Dense | PointCloud, a: Array | None, b: Array | None
-) -> tuple[Dense | PointCloud, Array | None, Array | None]:
+def detached(cost: Array | Geometry, a: Array | None, b: Array | None) -> tuple[Geometry, Array | None, Array | None]:
     """The same problem on tensors without gradients; what is not a tensor, or needs none, is returned as it is."""
-    geometry = cost if isinstance(cost, Dense | PointCloud) else Dense(cost)
+    geometry = cost if isinstance(cost, Geometry) else Dense(cost)
     if any(_requires_grad(t) for t in _tensors(geometry).values()):
         other = copy.copy(geometry)
         for name, tensor in _tensors(geometry).items():
@@ -97,7 +96,7 @@ def detached(
 
 
 def with_gradient(
-    result: TransportResult, cost: Array | Dense | PointCloud, a: Array | None, b: Array | None, reg: Any
+    result: TransportResult, cost: Array | Geometry, a: Array | None, b: Array | None, reg: Any
 ) -> TransportResult:
     """The result with a ``value`` that torch can differentiate by those of the arguments that require grad.
 
@@ -113,7 +112,7 @@ def with_gradient(
     TransportResult
         The same object where nothing requires grad, whatever the library; else a copy whose ``value`` is a 0-d tensor.
     """
-    geometry = cost if isinstance(cost, Dense | PointCloud) else None
+    geometry = cost if isinstance(cost, Geometry) else None
     tensors = _tensors(geometry) if geometry is not None else {"cost": cost}
     wanted = {name: t for name, t in (tensors | {"a": a, "b": b, "reg": reg}).items() if _requires_grad(t)}
     if not wanted:
@@ -121,9 +120,11 @@ def with_gradient(
     return replace(result, value=_attach(result, wanted))
 
 
-def _tensors(geometry: Dense | PointCloud) -> dict[str, Array]:
+def _tensors(geometry: Geometry) -> dict[str, Array]:
     """What a geometry is made of, by the names of `gradients`."""
-    return {"cost": geometry.C} if isinstance(geometry, Dense) else {"x": geometry.x, "y": geometry.y}
+    if isinstance(geometry, Dense):
+        return {"cost": geometry.C}
+    return {"x": geometry.x, "y": geometry.y} if isinstance(geometry, PointCloud) else {}
 
 
 def _requires_grad(x: Any) -> bool:

@@ -77,6 +77,14 @@ class Grid:
         n = math.prod(self.cells)
         self.shape, self.like = (n, n), like
 
+    def costs(self, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` of the cost matrix (n, n), which no pass needs."""
+        total: Array = 0.0
+        for k in range(len(self.cells)):
+            along = self.points[:, k]
+            total = total + self.xp.abs(along[start:stop][:, None] - along[None, :]) ** self.p
+        return total
+
     def kernel(self, reg: float) -> _GridKernel:
         """The reductions of ``exp(-cost / reg)``."""
         return _GridKernel(self, [self._axis_cost(k) / reg for k in range(len(self.cells))])

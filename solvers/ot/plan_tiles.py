@@ -12,7 +12,8 @@ from ...backends.namespace import Array, is_gpu, wide_dtype
 from ...backends.pairs import exponential
 from ...backends.pairs.engines.array_tiles import ArrayTiles
 from ...backends.pairs.problem import PairProblem
-from .geometry import Dense, PointCloud
+from .geometry import Dense, Geometry, PointCloud
+from .grid import Grid
 
 if TYPE_CHECKING:
     from .result import TransportResult
@@ -30,7 +31,7 @@ class Tile(NamedTuple):
     logs: Array
 
 
-def tiles(geometry: Dense | PointCloud, reg: float) -> Iterator[Tile]:
+def tiles(geometry: Geometry, reg: float) -> Iterator[Tile]:
     """Blocks of rows, in float64 where the device has it (a user's cost keeps the dtype of the points)."""
     xp, (n, m), dtype = geometry.xp, geometry.shape, tile_dtype(geometry)
     height = max(1, (_GPU_BLOCK if is_gpu(geometry.like) else _HOST_BLOCK) // m)
@@ -41,16 +42,18 @@ def tiles(geometry: Dense | PointCloud, reg: float) -> Iterator[Tile]:
         yield Tile(start, stop, cost, -cost / reg)
 
 
-def tile_dtype(geometry: Dense | PointCloud) -> Any:
+def tile_dtype(geometry: Geometry) -> Any:
     """The dtype of the tiles."""
     user = isinstance(geometry, PointCloud) and callable(geometry.metric)
     return geometry.like.dtype if user else wide_dtype(geometry.like, geometry.xp)
 
 
-def _costs(geometry: Dense | PointCloud) -> Callable[[int, int], Array]:
+def _costs(geometry: Geometry) -> Callable[[int, int], Array]:
     """The rows of the cost matrix between two indices."""
     if isinstance(geometry, Dense):
         return lambda start, stop: geometry.C[start:stop, :]
+    if isinstance(geometry, Grid):
+        return geometry.costs
     xp, cloud, dtype = geometry.xp, geometry, tile_dtype(geometry)
     x, y = (xp.astype(points, dtype, copy=False) for points in (cloud.x, cloud.y))
     # The engine's metric, by differences of coordinates: small costs far from the origin keep their digits.
@@ -82,6 +85,12 @@ def widened(result: TransportResult) -> TransportResult:
         other.x, other.y = cast(other.x), cast(other.y)
         other.like = other.x
     return replace(result, f=cast(result.f), g=cast(result.g), a=cast(result.a), b=cast(result.b), geometry=other)
+
+
+def cost_matrix(geometry: Geometry) -> Array:
+    """The whole cost matrix (n, m), in the dtype of the geometry."""
+    xp, dtype = geometry.xp, geometry.like.dtype
+    return xp.concat([xp.astype(tile.cost, dtype, copy=False) for tile in tiles(geometry, 1.0)], axis=0)
 
 
 Weight = Callable[[Tile, Array], Array]
@@ -125,7 +134,7 @@ def _add(found: dict[str, Array], name: str, part: Array) -> None:
     found[name] = found[name] + part if name in found else part
 
 
-def differentiable_cloud(geometry: Dense | PointCloud) -> PointCloud:
+def differentiable_cloud(geometry: Geometry) -> PointCloud:
     """The cloud, or an error that says why there is no derivative by its points."""
     if not isinstance(geometry, PointCloud):
         raise InputError(

@@ -53,8 +53,9 @@ class Problem:
         """The bound on ``|P 1 - a|_1 + |P^T 1 - b|_1``."""
         return self.tol * self.mass
 
-    def scaled(self, x0: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Scaled potentials from those of the KL gauge."""
+    def scaled(self, x0: Any) -> tuple[Array, Array]:
+        """Scaled potentials from those of the KL gauge, given as a pair or as an earlier result (of another ``reg``, too)."""
+        x0 = (x0.f, x0.g) if hasattr(x0, "f") else x0
         xp, like = self.xp, self.geometry.like
         n, m = self.geometry.shape
         check_array(x0[0], "x0[0]", xp, shape=(n,), dtype=like.dtype, finite=False)

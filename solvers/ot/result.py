@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace, finfo_eps, wide_dtype
@@ -40,7 +41,7 @@ class TransportResult(Result):
 
     f: Array
     g: Array
-    value: float
+    value: Any
     a: Array
     b: Array
     reg: float
@@ -154,7 +155,7 @@ class TransportResult(Result):
         logs = xp.sum(self.a * finite(log_weights(self.a, xp), xp)) + xp.sum(
             self.b * finite(log_weights(self.b, xp), xp)
         )
-        return self.value + self.reg * host_float(logs - xp.sum(self.a))
+        return host_float(self.value) + self.reg * host_float(logs - xp.sum(self.a))
 
     @property
     def duality_gap(self) -> float:

@@ -1,0 +1,161 @@
+"""One call for balanced entropic transport: the method follows from the size of the problem and the strength of the entropy."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ...backends.errors import ConvergenceWarning
+from ...backends.namespace import Array
+from ...backends.validation import check_choice, check_scalar
+from ..iterate import warn_unless_converged
+from ..result import Status
+from .autograd import detached, with_gradient
+from .cloud_newton import cloud_newton
+from .geometry import Dense, Geometry, PointCloud
+from .grid import Grid
+from .kernel_sinkhorn import kernel_sinkhorn
+from .newton import newton
+from .plan_tiles import cost_matrix
+from .problem import prepare
+from .result import TransportResult
+from .sinkhorn import sinkhorn
+from .sns import sns
+
+_METHODS: dict[str, Callable[..., TransportResult]] = {
+    "sinkhorn": sinkhorn,
+    "kernel_sinkhorn": kernel_sinkhorn,
+    "newton": newton,
+    "sns": sns,
+    "cloud_newton": cloud_newton,
+}
+# Largest cost over regularisation beyond which plain iterations are hopeless from the outset.
+_WEAK = 2000.0
+# Iterations that kernel Sinkhorn is given before Newton's method takes over: about nine passes of exponentials.
+_PATIENCE = 200
+# Bytes of the two matrices that Newton's method keeps.
+_MEMORY = 2e9
+
+
+def solve(
+    cost: Array | Geometry,
+    a: Array | None = None,
+    b: Array | None = None,
+    *,
+    reg: Any,
+    method: str = "auto",
+    tol: float | None = None,
+    x0: Any = None,
+    memory: float = _MEMORY,
+    **options: Any,
+) -> TransportResult:
+    """Entropic optimal transport ``min <C, P> + reg KL(P | a b^T)`` by the method that fits.
+
+    Parameters
+    ----------
+    cost : array (n, m), PointCloud or Grid
+        A cost matrix, or where the cost lives.
+    a, b : array (n,), (m,), optional
+        Non-negative weights of equal sums; default uniform.
+    reg : float
+        Regularisation in the units of the cost.
+    method : {"auto", "sinkhorn", "kernel_sinkhorn", "newton", "sns", "cloud_newton"}
+        The solver; ``"auto"`` chooses and says in ``result.method`` and ``result.why`` what and why.
+    tol : float, optional
+        Bound on the L1 violation of both marginals, relative to the mass; default 1e-6, in float32 1e-4.
+    x0 : (f, g) or TransportResult, optional
+        Potentials to start from.
+    memory : float
+        Bytes that ``"auto"`` may take for the cost of a point cloud and the plan; beyond them nothing is stored.
+    **options
+        Of the chosen solver: ``maxiter``, ``callback``, ``check_every``, ``progress``, ``time_limit``.
+
+    Returns
+    -------
+    TransportResult
+        Potentials, value, the plan as an operator, and the transport of points. Where a torch input (cost, points,
+        weights or ``reg``) requires grad, ``value`` is a tensor that carries it.
+
+    Raises
+    ------
+    BackendError, InputError
+        Bad dtype, library, shape or value; the message names the argument.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The marginals are not within ``tol``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.ot import solve
+    >>> C = np.random.default_rng(0).random((50, 60))
+    >>> strong, weak = solve(C, reg=0.5), solve(C, reg=1e-5, tol=1e-9)
+    >>> strong.method, weak.method, weak.converged
+    ('kernel_sinkhorn', 'newton', True)
+    """
+    check_choice(method, "method", ("auto", *_METHODS))
+    memory = check_scalar(memory, "memory", non_negative=True)
+    given = cost, a, b, reg
+    cost, a, b = detached(cost, a, b)
+    reg = check_scalar(reg.detach() if hasattr(reg, "detach") else reg, "reg", positive=True)
+    options = {"x0": x0, "tol": tol} | options
+    if method == "auto":
+        result = _chosen(cost, a, b, reg, memory, options)
+    else:
+        result = dataclasses.replace(_METHODS[method](cost, a, b, reg=reg, **options), why=f'method="{method}"')
+    return with_gradient(result, *given)
+
+
+def _chosen(
+    cost: Array | Geometry, a: Array | None, b: Array | None, reg: float, memory: float, options: dict[str, Any]
+) -> TransportResult:
+    problem = prepare(cost, a, b, reg=reg, tol=options["tol"])
+    geometry, (n, m) = problem.geometry, problem.geometry.shape
+    if isinstance(geometry, Grid):
+        result = sinkhorn(geometry, a, b, reg=reg, **({"omega": "auto"} | options))
+        return dataclasses.replace(result, why="the cost is separable on a grid")
+    if isinstance(geometry, Dense):
+        return _stored(geometry, a, b, reg, options)
+    size = 4 if geometry.like.dtype == problem.xp.float32 else 8
+    if 2 * n * m * size > memory:
+        return _unstored(geometry, a, b, reg, options)
+    result = _stored(Dense(cost_matrix(geometry)), a, b, reg, options)
+    return dataclasses.replace(result, geometry=geometry)
+
+
+def _stored(geometry: Dense, a: Array | None, b: Array | None, reg: float, options: dict[str, Any]) -> TransportResult:
+    """Kernel Sinkhorn while it is quick, Newton's method where it is not."""
+    ratio = geometry.largest() / reg
+    if ratio > _WEAK:
+        result = newton(geometry, a, b, reg=reg, **options)
+        return dataclasses.replace(result, why=f"the largest cost is {ratio:.0f} times the regularisation")
+    maxiter = options.get("maxiter")
+    few = _PATIENCE if maxiter is None else min(_PATIENCE, maxiter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = kernel_sinkhorn(geometry, a, b, reg=reg, **(options | {"maxiter": few}))
+    if result.status is not Status.MAX_ITER or few == maxiter:
+        why = f"the largest cost is only {ratio:.0f} times the regularisation"
+        warn_unless_converged(result, "solve")
+        return dataclasses.replace(result, why=why)
+    result = newton(geometry, a, b, reg=reg, **options)
+    return dataclasses.replace(result, why=f"{few} iterations of kernel Sinkhorn were not enough")
+
+
+def _unstored(
+    cloud: PointCloud, a: Array | None, b: Array | None, reg: float, options: dict[str, Any]
+) -> TransportResult:
+    """Sparse Newton on the cloud; where its plan is dense, over-relaxed Sinkhorn."""
+    why = "the cost matrix does not fit the memory allowed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = cloud_newton(cloud, a, b, reg=reg, **options)
+    if result.converged or result.status in {Status.STOPPED, Status.INTERRUPTED, Status.TIME_LIMIT}:
+        warn_unless_converged(result, "solve")
+        return dataclasses.replace(result, why=why)
+    again = sinkhorn(cloud, a, b, reg=reg, **(options | {"x0": (result.f, result.g), "omega": "auto"}))
+    return dataclasses.replace(again, why=f"{why}, and Newton's method did not converge")
