@@ -17,6 +17,7 @@ from ...backends.namespace import Array, device
 from ...backends.random import Sampler
 from ...backends.validation import check_array, check_choice, check_count
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from ..result import Status
 from .cloud_step import CloudNewton, CloudState
 from .geometry import PointCloud
 from .problem import Problem, finite, log_weights, prepare
@@ -79,7 +80,7 @@ def cloud_newton(
     Returns
     -------
     TransportResult
-        ``evaluations`` counts ``passes`` over all pairs, ``matvec`` of conjugate gradients, ``newton`` and ``sinkhorn`` steps,
+        ``evaluations`` counts ``passes`` over all pairs (those of a subsample apart), ``matvec`` of conjugate gradients, ``newton`` and ``sinkhorn`` steps,
         and ``entries`` of the plan that were kept in the end.
 
     Raises
@@ -239,6 +240,9 @@ def _annealed(problem: Problem, final: CloudNewton, cap: int) -> Array:
             options=limits,
             on_device=problem.a,
         )
+        if outcome.status is Status.INTERRUPTED:
+            # There is nothing yet to be returned.
+            raise KeyboardInterrupt
         final.passes += method.passes
         final.matvecs += method.matvecs
         accepted = outcome.residual <= here.tolerance

@@ -16,6 +16,7 @@ from ...backends.namespace import Array
 from ...backends.transfer import host_float
 from ...backends.validation import check_choice, check_scalar
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from ..result import Status
 from .anderson import Anderson
 from .coarse import coarse_start, wants_coarse
 from .geometry import Geometry
@@ -162,10 +163,13 @@ def _annealed(problem: Problem, levels: list[float], omega: float | str, options
     for k, reg in enumerate(levels):
         level = replace(problem, reg=reg, tol=1e-2)
         method = _Sinkhorn(level, omega)
-        state = iterate(method, method.start(G), tolerance=level.tolerance, options=limits, on_device=problem.a).state
+        outcome = iterate(method, method.start(G), tolerance=level.tolerance, options=limits, on_device=problem.a)
+        if outcome.status is Status.INTERRUPTED:
+            # There is nothing yet to be returned.
+            raise KeyboardInterrupt
         following = levels[k + 1] if k + 1 < len(levels) else problem.reg
         xp = problem.xp
-        move = (finite(state.G, xp) - finite(problem.log_b, xp)) * (reg / following)
+        move = (finite(outcome.state.G, xp) - finite(problem.log_b, xp)) * (reg / following)
         G, passes = problem.log_b + move, passes + method.passes
     return G, passes
 
