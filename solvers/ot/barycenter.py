@@ -24,9 +24,7 @@ from .problem import log_weights
 from .sinkhorn import sinkhorn
 
 _DOMAINS = ("auto", "kernel", "log")
-# Largest exponent of a stored kernel. Vectors are scaled to a maximum of one first, so whatever underflows in a product is far
-# smaller than the sum it belongs to.
-_EXPONENT = {"float64": 600.0, "float32": 70.0}
+_FLOOR = {"float64": 1e-280, "float32": 1e-30}
 _TILE = 2**20
 
 
@@ -61,7 +59,8 @@ def barycenter(
     debiased : bool
         Remove the blur of the entropy, so that the barycenter of equal measures is that measure. Needs a symmetric cost.
     domain : {"auto", "kernel", "log"}
-        Iterate on scalings with the kernel itself, faster, or on logarithms, which any ``reg`` allows.
+        Apply the kernel itself, faster, or on logarithms, which any ``reg`` allows; ``"auto"`` goes over to logarithms
+        wherever a product of the kernel underflows.
     tol : float, optional
         Bound on ``sum_k w_k |P_k 1 - p|_1``, relative to the mass (debiased: plus the same for the correction, which
         creeps); default 1e-8, debiased 1e-6, in float32 1e-4.
@@ -123,19 +122,16 @@ def barycenter(
     mass = _mass(A, xp)
     single = A.dtype == xp.float32
     tol = (1e-4 if single else 1e-6 if debiased else 1e-8) if tol is None else check_scalar(tol, "tol", positive=True)
-    if domain == "auto":
-        range_ = sum(host_float(xp.max(C) - xp.min(C)) for C in factors) / reg
-        domain = "log" if range_ > _EXPONENT["float32" if single else "float64"] else "kernel"
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
-    method = _Projections(A, factors, w, reg, debiased, domain == "log", xp)
+    method = _Projections(A, factors, w, reg, debiased, domain, xp)
 
     def finish(outcome: Outcome[_State]) -> BarycenterResult:
         log_p = outcome.state.log_p
         counts = {"kernel": method.applications}
         return BarycenterResult(
-            p=xp.exp(log_p), reg=reg, debiased=debiased, domain=domain, evaluations=counts, **outcome.fields()
+            p=xp.exp(log_p), reg=reg, debiased=debiased, domain=method.domain, evaluations=counts, **outcome.fields()
         )
 
     outcome = iterate(method, method.start(), tolerance=tol * mass, options=options, on_device=A, finish=finish)
@@ -157,7 +153,7 @@ class BarycenterResult(Result):
     debiased : bool
         Whether the blur of the entropy was removed.
     domain : str
-        ``"kernel"`` or ``"log"``.
+        ``"kernel"``, or ``"log"`` if logarithms were needed.
     residual : float
         ``sum_k w_k |P_k 1 - p|_1``, recomputed (debiased: plus the same for the correction).
     """
@@ -370,15 +366,26 @@ class _Projections:
     """``v = A / K'u``, ``log p = log d + sum w log(K v)``, ``u = p / K v``; the correction solves ``d K d = p``."""
 
     def __init__(
-        self, A: Array, costs: list[Array], w: Array, reg: float, debiased: bool, log: bool, xp: Namespace
+        self, A: Array, costs: list[Array], w: Array, reg: float, debiased: bool, domain: str, xp: Namespace
     ) -> None:
         self.log_A, self.debiased, self.xp, self.applications = log_weights(A, xp), debiased, xp, 0
         self.w = xp.reshape(w, (-1,) + (1,) * (A.ndim - 1))
-        apply = _apply_log if log else _apply
-        forward = [-C / reg if log else xp.exp(-C / reg) for C in costs]
-        backward = [C.T for C in forward]
-        self.K = lambda x: apply(x, forward, xp)
-        self.Kt = lambda x: apply(x, backward, xp)
+        self.exponents = [-C / reg for C in costs]
+        self.kernels = None if domain == "log" else [xp.exp(S) for S in self.exponents]
+        # Products above this lost nothing that matters to underflow; what is smaller is done again on logarithms.
+        self.floor = _FLOOR["float32" if A.dtype == xp.float32 else "float64"] if domain == "auto" else -1.0
+        self.domain = "log" if domain == "log" else "kernel"
+
+    def apply(self, x: Array, *, transposed: bool = False) -> Array:
+        """Logarithm of the kernel applied to ``exp(x)``."""
+        xp = self.xp
+        self.applications += 1
+        if self.kernels is not None:
+            logs, least = _apply(x, [K.T if transposed else K for K in self.kernels], xp)
+            if self.floor < 0 or host_float(least) > self.floor:
+                return logs
+            self.domain = "log"
+        return _apply_log(x, [S.T if transposed else S for S in self.exponents], xp)
 
     def start(self) -> _State:
         zero = self.xp.zeros_like(self.log_A)
@@ -386,18 +393,16 @@ class _Projections:
 
     def look(self, log_u: Array, log_d: Array) -> _State:
         xp = self.xp
-        self.applications += 2
-        back = self.Kt(log_u)
+        back = self.apply(log_u, transposed=True)
         log_v = xp.where(self.log_A > -math.inf, self.log_A - back, -math.inf)
-        Kv = self.K(log_v)
+        Kv = self.apply(log_v)
         # A measure of weight zero does not take part; and 0 * -inf is no number.
         log_p = log_d + xp.sum(xp.where(self.w > 0, self.w * xp.where(self.w > 0, Kv, 0.0), 0.0), axis=0)
         p = xp.exp(log_p)
         violation = xp.sum(self.w * xp.abs(xp.exp(log_u + Kv) - p[None, ...]))
         next_d = log_d
         if self.debiased:
-            self.applications += 1
-            Kd = self.K(log_d[None, ...])[0, ...]
+            Kd = self.apply(log_d[None, ...])[0, ...]
             violation = violation + xp.sum(xp.abs(xp.exp(log_d + Kd) - p))
             next_d = 0.5 * (log_d + log_p - Kd)
         return _State(log_u, log_d, log_p, log_p[None, ...] - Kv, next_d, violation)
@@ -413,15 +418,15 @@ class _Projections:
         return state, host_float(state.violation)
 
 
-def _apply(x: Array, kernels: list[Array], xp: Namespace) -> Array:
-    """Logarithm of the kernel applied to ``exp(x)`` along each axis but the first."""
+def _apply(x: Array, kernels: list[Array], xp: Namespace) -> tuple[Array, Array]:
+    """Logarithm of the kernel applied to ``exp(x)`` along each axis but the first, and the least product."""
     top = xp.max(xp.reshape(x, (x.shape[0], -1)), axis=1)
     top = xp.reshape(xp.where(xp.isfinite(top), top, 0.0), (-1,) + (1,) * (x.ndim - 1))
     values = xp.exp(x - top)
     for axis, K in enumerate(kernels, start=1):
         values = xp.moveaxis(xp.moveaxis(values, axis, -1) @ K.T, -1, axis)
     empty = values <= 0
-    return xp.where(empty, -math.inf, xp.log(xp.where(empty, 1.0, values)) + top)
+    return xp.where(empty, -math.inf, xp.log(xp.where(empty, 1.0, values)) + top), xp.min(values)
 
 
 def _apply_log(x: Array, exponents: list[Array], xp: Namespace) -> Array:

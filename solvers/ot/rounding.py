@@ -1,0 +1,185 @@
+"""Feasible plans and certified bounds: what an entropic solution says about the unregularised problem.
+
+A nearly feasible plan becomes feasible by scaling rows and columns down and adding a matrix of rank one (Altschuler, Weed,
+Rigollet 2017). Its cost bounds the transport cost from above; potentials made feasible by two c-transforms bound it from below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ...backends.errors import InputError
+from ...backends.namespace import Array, Namespace, array_namespace, device, wide_dtype
+from ...backends.transfer import host_float
+from ...backends.validation import check_array, check_weights
+from .geometry import Dense, PointCloud
+from .problem import finite, log_weights
+from .result import TransportResult
+
+# Entries of a tile of costs.
+_TILE = 2**18
+
+
+def round_to_polytope(P: Array, a: Array, b: Array) -> Array:
+    """The plan ``R`` near ``P`` with marginals ``a`` and ``b``: ``|R - P|_1 <= 2 (|P 1 - a|_1 + |P^T 1 - b|_1)``.
+
+    Parameters
+    ----------
+    P : array (n, m)
+        Non-negative.
+    a, b : array (n,), (m,)
+        Non-negative weights of equal sums.
+
+    Returns
+    -------
+    array (n, m)
+        Non-negative, with marginals ``a`` and ``b`` up to rounding.
+
+    Raises
+    ------
+    BackendError, InputError
+        Bad dtype, library, shape or value; the message names the argument.
+
+    References
+    ----------
+    J. Altschuler, J. Weed, P. Rigollet, Near-linear time approximation algorithms for optimal transport via Sinkhorn
+    iteration, 2017, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.ot.rounding import round_to_polytope
+    >>> half = np.full(2, 0.5)
+    >>> round_to_polytope(np.asarray([[0.5, 0.1], [0.0, 0.3]]), half, half).round(4).tolist()
+    [[0.4167, 0.0833], [0.0833, 0.4167]]
+    """
+    xp = array_namespace(P=P, a=a, b=b)
+    check_array(P, "P", xp, ndim=2)
+    if host_float(xp.min(P)) < 0:
+        raise InputError("P has negative entries; a plan must be non-negative")
+    check_weights(a, "a", xp, n=P.shape[0], dtype=P.dtype)
+    check_weights(b, "b", xp, n=P.shape[1], dtype=P.dtype)
+    P = P * _shrink(a, xp.sum(P, axis=1), xp)[:, None]
+    P = P * _shrink(b, xp.sum(P, axis=0), xp)[None, :]
+    # Rounding may leave -1e-20 where nothing is missing.
+    missing_a, missing_b = xp.maximum(a - xp.sum(P, axis=1), 0.0), xp.maximum(b - xp.sum(P, axis=0), 0.0)
+    total = xp.sum(missing_a)
+    return P + missing_a[:, None] * (missing_b / xp.where(total > 0, total, 1.0))[None, :]
+
+
+def bounds(result: TransportResult) -> tuple[float, float]:
+    """Lower and upper bound of the unregularised transport cost ``min <C, P>``, from a balanced entropic result.
+
+    Parameters
+    ----------
+    result : TransportResult
+        Of any balanced solver, converged or not.
+
+    Returns
+    -------
+    (float, float)
+        The value of a feasible dual pair, and the cost of a feasible plan; infinite where forbidden pairs stand in the way.
+
+    Notes
+    -----
+    Six passes over the costs, in tiles of bounded memory; float32 problems are bounded in float64. At convergence the two
+    differ by at most ``reg * min(H(a), H(b))`` from above, ``H`` being the entropy, and both tighten as ``reg`` falls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.solvers.ot import sinkhorn
+    >>> from xpsolve.solvers.ot.rounding import bounds
+    >>> C = np.asarray([[0.0, 1.0], [1.0, 0.5]])
+    >>> lower, upper = bounds(sinkhorn(C, reg=0.1))
+    >>> bool(lower <= 0.25 <= upper), round(upper - lower, 3)
+    (True, 0.0)
+    """
+    if not isinstance(result, TransportResult):
+        raise InputError(f"result must be a TransportResult, got {type(result).__name__}")
+    geometry, xp = _widened(result.geometry), result.geometry.xp
+    wide = geometry.like.dtype
+    a, b, f, g = (xp.astype(v, wide) for v in (result.a, result.b, result.f, result.g))
+    # In float32 the sums are equal to 1e-7 only; a plan needs equal ones.
+    b = b * (xp.sum(a) / xp.sum(b))
+    F, G = log_weights(a, xp) + finite(f, xp) / result.reg, log_weights(b, xp) + finite(g, xp) / result.reg
+    return _lower(geometry, a, b, g, xp), _upper(geometry, a, b, F, G, result.reg, xp)
+
+
+def _upper(geometry: Any, a: Array, b: Array, F: Array, G: Array, reg: float, xp: Namespace) -> float:
+    """Cost of the rounded plan, by its row sums, column sums, row sums again, and one pass over the costs."""
+    kernel = geometry.kernel(reg)
+    x = _shrink(a, xp.exp(F + kernel.rows(G, None)), xp)
+    F = F + log_weights(x, xp)
+    columns = xp.exp(G + kernel.columns(F, None))
+    y = _shrink(b, columns, xp)
+    G = G + log_weights(y, xp)
+    missing_a = xp.maximum(a - xp.exp(F + kernel.rows(G, None)), 0.0)
+    missing_b = xp.maximum(b - columns * y, 0.0)
+    total = host_float(xp.sum(missing_a))
+    scale = missing_b / (total if total > 0 else 1.0)
+    cost = 0.0
+    for i, j, C in _cost_tiles(geometry, xp):
+        P = xp.exp(F[i:j, None] + G[None, :] - C / reg) + missing_a[i:j, None] * scale[None, :]
+        cost += host_float(xp.sum(xp.where(P > 0, P * xp.where(P > 0, C, 0.0), 0.0)))
+    return cost
+
+
+def _lower(geometry: Any, a: Array, b: Array, g: Array, xp: Namespace) -> float:
+    """``<a, f> + <b, g>`` after ``f_i = min_j C_ij - g_j`` and ``g_j = min_i C_ij - f_i`` over the points with weight."""
+    # Where a point has no weight its potential may be as low as it likes.
+    g = xp.where(b > 0, finite(g, xp), -math.inf)
+    parts, best = [], None
+    for i, j, C in _cost_tiles(geometry, xp):
+        f = xp.min(C - g[None, :], axis=1)
+        parts.append(f)
+        f = xp.where((a[i:j] > 0) & xp.isfinite(f), f, -math.inf)
+        low = xp.min(C - f[:, None], axis=0)
+        best = low if best is None else xp.minimum(best, low)
+    f = xp.concat(parts, axis=0)
+    value = xp.sum(xp.where(a > 0, a * xp.where(a > 0, f, 0.0), 0.0))
+    return host_float(value + xp.sum(xp.where(b > 0, b * xp.where(b > 0, best, 0.0), 0.0)))
+
+
+def _shrink(weight: Array, total: Array, xp: Namespace) -> Array:
+    """``min(1, weight / total)``; one where there is nothing to shrink."""
+    over = total > weight
+    return xp.where(over, weight / xp.where(over, total, 1.0), 1.0)
+
+
+def _widened(geometry: Dense | PointCloud) -> Dense | PointCloud:
+    xp = geometry.xp
+    wide = wide_dtype(geometry.like, xp)
+    if geometry.like.dtype == wide:
+        return geometry
+    if isinstance(geometry, Dense):
+        return Dense(xp.astype(geometry.C, wide))
+    other = geometry.subsample(xp.arange(geometry.shape[0]), xp.arange(geometry.shape[1]))
+    x, y = xp.astype(other.x, wide), xp.astype(other.y, wide)
+    other.__dict__.update(x=x, y=y, like=x)
+    return other
+
+
+def _cost_tiles(geometry: Any, xp: Namespace) -> Iterator[tuple[int, int, Array]]:
+    """Rows ``i`` to ``j`` of the cost matrix, tile by tile."""
+    n, m = geometry.shape
+    step = max(1, _TILE // m)
+    for i in range(0, n, step):
+        j = min(i + step, n)
+        yield i, j, cost_rows(geometry, i, j, xp)
+
+
+def cost_rows(geometry: Any, i: int, j: int, xp: Namespace) -> Array:
+    """Rows ``i`` to ``j`` of the cost matrix, from differences of points: exact where they coincide."""
+    if isinstance(geometry, Dense):
+        return geometry.C[i:j, :]
+    x, y, metric = geometry.x[i:j, :], geometry.y, geometry.metric
+    if callable(metric):
+        return geometry.factor * metric(x, y)
+    total = xp.zeros((x.shape[0], y.shape[0]), dtype=x.dtype, device=device(x))
+    for k in range(x.shape[1]):
+        gap = x[:, k][:, None] - y[:, k][None, :]
+        total = total + (xp.abs(gap) if metric == "cityblock" else gap * gap)
+    return geometry.factor * (xp.sqrt(total) if metric == "euclidean" else total)

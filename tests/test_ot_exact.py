@@ -1,0 +1,140 @@
+"""Exact transport, rounding and bounds: against each other, sorting, duality and POT."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from xpsolve.backends.errors import ConvergenceWarning, InputError
+from xpsolve.backends.transfer import to_host
+from xpsolve.solvers.ot import PointCloud, sinkhorn
+from xpsolve.solvers.ot.exact import solve_exact, transport_1d
+from xpsolve.solvers.ot.rounding import bounds, round_to_polytope
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(n=st.integers(1, 12), m=st.integers(1, 12), p=st.sampled_from([1.0, 1.5, 2.0, 3.0]), seed=st.integers(0, 999))
+def test_line_and_program_agree_and_the_potentials_prove_it(n: int, m: int, p: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, a, b = rng.normal(size=n), rng.normal(size=m), rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
+    if n > 2:
+        x[1], a[0] = x[0], 0.0
+        a /= a.sum()
+    C = np.abs(x[:, None] - y) ** p
+    line, program = transport_1d(x, y, a, b, p=p), solve_exact(C, a, b, method="lp")
+    assert line.value == pytest.approx(program.value, rel=1e-7, abs=1e-10)
+    for result in (line, program):
+        assert result.converged
+        plan = result.plan @ np.eye(m)
+        np.testing.assert_allclose(plan.sum(axis=1), a, atol=1e-9)
+        np.testing.assert_allclose(plan.sum(axis=0), b, atol=1e-9)
+        assert (plan * C).sum() == pytest.approx(result.value, abs=1e-12)
+        assert (result.f[:, None] + result.g - C).max() < 1e-10
+        assert result.dual_value == pytest.approx(result.value, rel=1e-7, abs=1e-9)
+
+
+def test_every_library(xp: Any, make: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, y, a = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), rng.dirichlet(np.ones(9))
+    C = cdist(x, y, "sqeuclidean")
+    even, uneven = solve_exact(C), solve_exact(C, a)
+    assert (even.method, uneven.method) == ("assignment", "lp")
+    assert even.value == pytest.approx(solve_exact(C, method="lp").value, rel=1e-9)
+    assert (even.f[:, None] + even.g - C).max() < 1e-12
+    assert even.dual_value == pytest.approx(even.value, rel=1e-12)
+    for reference, weights in ((even, None), (uneven, make(a))):
+        for cost in (make(C), PointCloud(make(x), make(y))):
+            result = solve_exact(cost, weights)
+            assert type(result.f) is type(make(C))
+            assert result.value == pytest.approx(reference.value, rel=1e-10)
+            target = to_host(result.transport(target=make(y)))
+            np.testing.assert_allclose(target, reference.transport(target=y), atol=1e-8)
+            np.testing.assert_allclose(
+                to_host(result.plan.T @ make(np.ones(9))), reference.plan.T @ np.ones(9), atol=1e-9
+            )
+    line = solve_exact(PointCloud(make(x[:, :1]), make(y[:, :1])))
+    assert line.method == "line"
+    assert line.value == pytest.approx(((np.sort(x[:, 0]) - np.sort(y[:, 0])) ** 2).mean(), rel=1e-12)
+    # Rounding and bounds.
+    P = rng.random((9, 9)) / 81
+    R = to_host(round_to_polytope(make(P), make(a), make(np.full(9, 1 / 9))))
+    np.testing.assert_allclose(R.sum(axis=1), a, atol=1e-15)
+    np.testing.assert_allclose(R.sum(axis=0), 1 / 9, atol=1e-15)
+    err = abs(P.sum(axis=1) - a).sum() + abs(P.sum(axis=0) - 1 / 9).sum()
+    assert abs(R - P).sum() <= 2 * err
+    assert R.min() >= 0
+    for cost in (make(C), PointCloud(make(x), make(y))):
+        lower, upper = bounds(sinkhorn(cost, make(a), reg=0.2))
+        assert lower <= uneven.value <= upper
+        assert upper - lower < 0.5
+
+
+def test_bounds_hold_for_loose_runs_and_tighten() -> None:
+    rng = np.random.default_rng(2)
+    x, y, a = rng.random((40, 2)), rng.random((50, 2)), rng.dirichlet(np.ones(40))
+    a[3] = 0.0
+    a /= a.sum()
+    C = cdist(x, y)
+    exact = solve_exact(C, a).value
+    with pytest.warns(ConvergenceWarning):
+        loose = sinkhorn(C, a, reg=0.005, maxiter=2)
+    lower, upper = bounds(loose)
+    assert lower <= exact <= upper
+    # The upper bound is the cost of the rounded plan.
+    plan = round_to_polytope(loose.plan @ np.eye(50), a, np.full(50, 0.02))
+    assert upper == pytest.approx((plan * C).sum(), rel=1e-10)
+    widths = []
+    for reg in (0.1, 0.03, 0.01):
+        result = sinkhorn(PointCloud(x, y, "euclidean"), a, reg=reg, tol=1e-5)
+        lower, upper = bounds(result)
+        assert lower <= exact <= upper
+        entropy = -(a[a > 0] * np.log(a[a > 0])).sum()
+        assert upper - exact <= reg * min(entropy, math.log(50)) + 1e-4
+        widths.append(upper - lower)
+    assert widths[0] > widths[1] > widths[2]
+    single = sinkhorn(
+        PointCloud(x.astype(np.float32), y.astype(np.float32), "euclidean"), a.astype(np.float32), reg=0.03
+    )
+    lower, upper = bounds(single)
+    assert lower <= exact + 1e-6
+    assert upper >= exact - 1e-6
+
+
+def test_feasible_plans_stay() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(7))
+    np.testing.assert_allclose(round_to_polytope(np.outer(a, b), a, b), np.outer(a, b), atol=1e-16)
+
+
+def test_agrees_with_pot() -> None:
+    ot = pytest.importorskip("ot")
+    rng = np.random.default_rng(4)
+    C, a, b = rng.random((30, 45)), rng.dirichlet(np.ones(30)), rng.dirichlet(np.ones(45))
+    assert solve_exact(C, a, b).value == pytest.approx(ot.emd2(a, b, C), rel=1e-8)
+
+
+def test_forbidden_pairs_and_bad_input() -> None:
+    C = np.asarray([[math.inf, 1.0], [2.0, math.inf]])
+    assert solve_exact(C).value == pytest.approx(1.5)
+    assert solve_exact(C, method="lp").value == pytest.approx(1.5)
+    with pytest.raises(InputError, match="no assignment"):
+        solve_exact(np.asarray([[math.inf, math.inf], [2.0, 1.0]]))
+    with pytest.raises(InputError, match="leaves no plan"):
+        solve_exact(C, np.asarray([0.2, 0.8]))
+    with pytest.raises(InputError, match="assignment"):
+        solve_exact(C, np.asarray([0.2, 0.8]), method="assignment")
+    with pytest.raises(InputError, match="one dimension"):
+        solve_exact(C, method="line")
+    with pytest.raises(InputError, match="at least 1"):
+        transport_1d(np.ones(2), np.ones(2), p=0.5)
+    with pytest.raises(InputError, match="P has negative"):
+        round_to_polytope(-np.ones((2, 2)), np.full(2, 0.5), np.full(2, 0.5))
+    assert transport_1d(np.ones(1), np.zeros(1)).value == 1.0
+    single = transport_1d(np.float32([0, 1]), np.float32([2, 3]), p=1)
+    assert single.f.dtype == np.float32
+    assert single.value == 2.0
