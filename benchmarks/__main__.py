@@ -9,7 +9,7 @@ from pathlib import Path
 from .machine import limit_threads, pin_to_one_core
 
 # Known before NumPy is imported; the functions are in `figures.FIGURES`.
-FIGURE_FAMILIES = {"ground": (1, 2, 3, 4, 5, 6), "linear": tuple(range(11, 21))}
+FIGURE_FAMILIES = {"ground": (1, 2, 3, 4, 5, 6), "linear": tuple(range(11, 21)), "ot": tuple(range(21, 29))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

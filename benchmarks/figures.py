@@ -247,8 +247,8 @@ def _of(number: int, *modules: str) -> Callable[..., Iterator[Row]]:
     return figure
 
 
-# Figure 1x is figure x of the linear family.
-_LINEAR = {
+# Figure 1x is figure x of the linear family, 2x of optimal transport.
+_OTHERS = {
     11: ("figures_linear",),
     12: ("figures_linear",),
     13: ("figures_linear",),
@@ -259,10 +259,14 @@ _LINEAR = {
     18: ("figures_linear", "figures_linear_sketch"),
     19: ("figures_linear_precond", "figures_linear_structured"),
     20: ("figures_linear",),
+    **dict.fromkeys((21, 22, 23, 24, 25), ("figures_ot_newton",)),
+    26: ("figures_ot_cloud", "figures_ot_relaxed"),
+    27: ("figures_ot_cloud",),
+    28: ("figures_ot_gradients",),
 }
 FIGURES: dict[int, Callable[..., Iterator[Row]]] = {
     1: figure_1, 2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: figure_6,
-    **{number: _of(number, *modules) for number, modules in _LINEAR.items()},
+    **{number: _of(number, *modules) for number, modules in _OTHERS.items()},
 }  # fmt: skip
 
 
