@@ -80,8 +80,8 @@ def cloud_newton(
     Returns
     -------
     TransportResult
-        ``evaluations`` counts ``passes`` over all pairs (those of a subsample apart), ``matvec`` of conjugate gradients, ``newton`` and ``sinkhorn`` steps,
-        and ``entries`` of the plan that were kept in the end.
+        ``evaluations`` counts ``passes`` over all pairs (those of a subsample apart), ``matvec`` of conjugate gradients,
+        ``newton`` and ``sinkhorn`` steps, and ``entries`` of the plan that were kept in the end.
 
     Raises
     ------
