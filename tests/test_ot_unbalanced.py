@@ -167,6 +167,11 @@ def test_float32_forbidden_pairs_and_tiny_regularisation(case: tuple[np.ndarray,
         assert result.f.dtype == np.float32
         assert result.value == pytest.approx(wide.value, rel=1e-5)
         assert (result.plan @ np.ones(50, dtype=np.float32))[0] == 0
+        assert result.f[0] == INF
+        # Its weight costs reg_a, and reg times the mass that it might have met.
+        assert result.grad_a()[0] == pytest.approx(1.0 + 0.1 * 1.0, rel=1e-5)
+    with pytest.raises(InputError, match="held exactly"):
+        unbalanced(C, a, b, reg=0.1, reg_a=INF, reg_b=1.0)
     X, Y, a, b = case
     hard = unbalanced(costs(X, Y), a, b, reg=2e-3, reg_a=1.0, reg_b=1.0, tol=1e-9)
     assert hard.converged
@@ -185,7 +190,9 @@ def test_two_methods_agree(n: int, m: int, reg: float, r: float, seed: int) -> N
         for method in ("newton", "sinkhorn")
     ]
     assert runs[0].value == pytest.approx(runs[1].value, rel=1e-9, abs=1e-10)
-    assert runs[0].mass <= max(a.sum(), b.sum()) + 1e-9
+    product = reg * a.sum() * b.sum()
+    identity = r * a.sum() + 2 * r * b.sum() + product - (3 * r + reg) * runs[0].mass
+    assert runs[0].value == pytest.approx(identity, rel=1e-8, abs=1e-9)
 
 
 def test_failure_is_said_and_bad_input_named(case: tuple[np.ndarray, ...]) -> None:

@@ -167,8 +167,12 @@ class UnbalancedResult(TransportResult):
         xp, reg = self.geometry.xp, self.reg
         # Where the weight is zero the potential is continued by the update that defines it.
         share = 1.0 if relaxation == math.inf else relaxation / (relaxation + reg)
-        f = xp.where(xp.isfinite(f), finite(f, xp), -share * reg * finite(logs, xp))
-        return penalty_slope(f, relaxation, xp) - reg * (xp.exp(f / reg + logs) - other)
+        reached = xp.isfinite(logs)
+        f = xp.where(
+            xp.isfinite(f) & reached, finite(f, xp), xp.where(reached, -share * reg * finite(logs, xp), math.inf)
+        )
+        ratio = xp.where(reached, xp.exp(xp.where(reached, f, 0.0) / reg + finite(logs, xp)), 0.0)
+        return penalty_slope(f, relaxation, xp) - reg * (ratio - other)
 
 
 def penalty_slope(f: Array, relaxation: float, xp: Namespace) -> Array:
@@ -178,7 +182,10 @@ def penalty_slope(f: Array, relaxation: float, xp: Namespace) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class UnbalancedProblem:
-    """An unbalanced problem, checked; ``f`` and ``g`` are potentials of the KL gauge, finite everywhere."""
+    """An unbalanced problem, checked; ``f`` and ``g`` are potentials of the KL gauge, finite everywhere.
+
+    Points whose every pair is forbidden have lost their weight in ``a`` and ``b`` (``given`` has it still), at a price ``lost``.
+    """
 
     geometry: Dense | PointCloud
     a: Array
@@ -192,6 +199,8 @@ class UnbalancedProblem:
     mass_b: float
     tolerance: float
     xp: Namespace
+    given: tuple[Array, Array]
+    lost: float
 
     def checked(self, x0: tuple[Array, Array]) -> tuple[Array, Array]:
         """Potentials that a caller gave."""
@@ -228,13 +237,13 @@ class UnbalancedProblem:
         primal = xp.sum(f * r) + xp.sum(g * c)
         primal = primal + self._penalty(r, self.a, self.reg_a) + self._penalty(c, self.b, self.reg_b)
         return UnbalancedResult(
-            f=xp.where(self.a > 0, f, -math.inf),
-            g=xp.where(self.b > 0, g, -math.inf),
-            value=host_float(dual) + entropy,
-            primal=host_float(primal) + entropy,
+            f=xp.where(self.a > 0, f, xp.where(self.given[0] > 0, math.inf, xp.full_like(f, -math.inf))),
+            g=xp.where(self.b > 0, g, xp.where(self.given[1] > 0, math.inf, xp.full_like(g, -math.inf))),
+            value=host_float(dual) + entropy + self.lost,
+            primal=host_float(primal) + entropy + self.lost,
             mass=mass,
-            a=self.a,
-            b=self.b,
+            a=self.given[0],
+            b=self.given[1],
             reg=self.reg,
             reg_a=self.reg_a,
             reg_b=self.reg_b,
@@ -271,9 +280,24 @@ def _prepare(cost: Any, a: Any, b: Any, reg: float, reg_a: float, reg_b: float, 
             f"a sums to {mass_a:.9g} and b to {mass_b:.9g}; with reg_a = reg_b = inf the sums must be equal"
         )
     tol = (1e-4 if like.dtype == xp.float32 else 1e-6) if tol is None else check_scalar(tol, "tol", positive=True)
+    given, lost = (a, b), 0.0
+    if isinstance(geometry, Dense):
+        # A point that cannot send anything pays r KL(0 | a) = r a, whatever the others do.
+        open_pairs = xp.isfinite(geometry.C) & (a > 0)[:, None] & (b > 0)[None, :]
+        a = xp.where(xp.any(open_pairs, axis=1), a, 0.0)
+        b = xp.where(xp.any(open_pairs, axis=0), b, 0.0)
+        for name, price, loss in (
+            ("a", reg_a, mass_a - host_float(xp.sum(a))),
+            ("b", reg_b, mass_b - host_float(xp.sum(b))),
+        ):
+            if loss > 0 and price == math.inf:
+                raise InputError(
+                    f"cost forbids every pair of a point with weight in {name}, whose marginal is held exactly"
+                )
+            lost += price * loss if loss > 0 else 0.0
     return UnbalancedProblem(
         geometry, a, b, log_weights(a, xp), log_weights(b, xp), reg, reg_a, reg_b, mass_a, mass_b,
-        0.5 * tol * (mass_a + mass_b), xp,
+        0.5 * tol * (mass_a + mass_b), xp, given, lost,
     )  # fmt: skip
 
 
