@@ -376,3 +376,20 @@ def test_bad_options() -> None:
         kernel_sinkhorn(lap(3), reg=0.1, omega="best")
     with pytest.raises(InputError, match="keep"):
         sns(lap(3), reg=0.1, keep=0)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_looks_warm_starts_splitting_and_units(solver: Any) -> None:
+    rng = np.random.default_rng(0)
+    C, a = rng.random((80, 60)), rng.random(80)
+    a[:9] = 0
+    a /= a.sum()
+    result = solver(C, a, reg=1e-2, tol=1e-10, check_every=7)
+    assert result.converged
+    assert solver(C, a, reg=1e-2, tol=1e-9, x0=(result.f, result.g)).n_iter == 0
+    # Two halves of a point are the point; units of the cost do not matter; Fortran order neither.
+    split = solver(np.repeat(C, 2, axis=0), np.repeat(a, 2) / 2, reg=1e-2, tol=1e-10)
+    np.testing.assert_allclose(split.value, result.value, rtol=1e-11)
+    np.testing.assert_allclose(solver(C * 1e6, a, reg=1e4, tol=1e-10).value, 1e6 * result.value, rtol=1e-11)
+    np.testing.assert_allclose(solver(np.asfortranarray(C), a, reg=1e-2, tol=1e-10).value, result.value, rtol=1e-11)
+    assert solver(np.zeros((4, 3)), reg=1.0).value == pytest.approx(0, abs=1e-14)
