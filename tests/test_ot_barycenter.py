@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from xpsolve.backends.errors import BackendError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot.barycenter import barycenter, free_support_barycenter, grid_costs
+from xpsolve.solvers.ot.barycenter import barycenter, grid_costs
+from xpsolve.solvers.ot.free_support import free_support_barycenter
 
 LINE = np.linspace(-5, 5, 400)
 C = (LINE[:, None] - LINE) ** 2
