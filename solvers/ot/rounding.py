@@ -19,7 +19,7 @@ from .problem import finite, log_weights
 from .result import TransportResult
 
 # Entries of a tile of costs.
-_TILE = 2**18
+_TILE = 2**16
 
 
 def round_to_polytope(P: Array, a: Array, b: Array) -> Array:
