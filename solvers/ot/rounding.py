@@ -19,7 +19,7 @@ from .problem import finite, log_weights
 from .result import TransportResult
 
 # Entries of a tile of costs.
-_TILE = 2**18
+_TILE = 2**16
 
 
 def round_to_polytope(P: Array, a: Array, b: Array) -> Array:
@@ -84,8 +84,8 @@ def bounds(result: TransportResult) -> tuple[float, float]:
 
     Notes
     -----
-    Six passes over the costs, in tiles of bounded memory; float32 problems are bounded in float64. At convergence the two
-    differ by at most ``reg * min(H(a), H(b))`` from above, ``H`` being the entropy, and both tighten as ``reg`` falls.
+    Five passes over the pairs, in tiles of bounded memory; float32 problems are bounded in float64. At convergence the upper
+    bound exceeds the cost by at most ``reg * min(H(a), H(b))``, ``H`` being the entropy; both tighten as ``reg`` falls.
 
     Examples
     --------
