@@ -14,7 +14,7 @@ from .timing import interleaved
 Row = dict[str, Any]
 
 
-def figure_26_relaxed(repeats: int, n: int = 300) -> Iterator[Row]:
+def figure_26(repeats: int, n: int = 300) -> Iterator[Row]:
     """Counts, and the time beside that of Sinkhorn with the translation step."""
     from .figures import row
 

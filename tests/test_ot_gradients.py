@@ -565,7 +565,7 @@ def test_weak_regularisation() -> None:
 @pytest.mark.parametrize("metric", ["sqeuclidean", "half_sqeuclidean"])
 def test_reductions_agree_with_tiles_over_several_blocks(xp: Any, make: Any, metric: str) -> None:
     """Large enough that the tiles are many, and for both ways to the same sums."""
-    from xpsolve.solvers.ot.tiles import pair_gradients, tiles
+    from xpsolve.solvers.ot.plan_tiles import pair_gradients, tiles
 
     rng = np.random.default_rng(4)
     x, y = rng.random((700, 3)), rng.random((450, 3))
