@@ -75,9 +75,9 @@ def ot_value(
         raise BackendError(
             "cost is no torch tensor; automatic differentiation is torch's, see gradients for other libraries"
         )
-    if solver is None:
-        from .solve import solve as solver  # which stands on this module
-    result = solver(*detached(geometry, a, b), reg=_number(reg), **options)
+    from .solve import solve  # which stands on this module
+
+    result = (solver or solve)(*detached(geometry, a, b), reg=_number(reg), **options)
     value = with_gradient(result, geometry, a, b, reg).value
     # Without anything that requires grad it is still a tensor.
     return value if hasattr(value, "backward") else geometry.xp.asarray(value, dtype=geometry.like.dtype)
@@ -90,7 +90,7 @@ def detached(cost: Array | Geometry, a: Array | None, b: Array | None) -> tuple[
         other = copy.copy(geometry)
         for name, tensor in _tensors(geometry).items():
             setattr(other, "C" if name == "cost" else name, tensor.detach())
-        other.like = other.C if isinstance(other, Dense) else other.x
+        other.like = other.x if isinstance(other, PointCloud) else tensor
         geometry = other
     return geometry, _bare(a), _bare(b)
 

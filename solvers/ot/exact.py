@@ -17,9 +17,10 @@ from ...backends.transfer import from_host, host_float, to_host
 from ...backends.validation import check_array, check_choice, check_scalar
 from ..result import Status
 from .geometry import Dense, PointCloud
+from .grid import Grid
+from .plan_tiles import cost_matrix
 from .problem import finite, prepare
 from .result import TransportResult
-from .rounding import cost_rows
 
 _METHODS = ("auto", "line", "assignment", "lp")
 
@@ -77,7 +78,7 @@ def solve_exact(
     even = n == m and host_float(xp.max(problem.a) - xp.min(problem.a) + xp.max(problem.b) - xp.min(problem.b)) == 0.0
     if method == "assignment" and not even:
         raise InputError("method 'assignment' needs as many sources as targets, all of equal weight; use 'lp'")
-    C = to_host(cost_rows(geometry, 0, n, xp)).astype("float64")
+    C = to_host(cost_matrix(geometry)).astype("float64")
     if even and method != "lp":
         rows, columns, mass, f, g = _assignment(C, problem.mass / n)
         chosen = "assignment"
@@ -183,7 +184,7 @@ class ExactResult(TransportResult):
         if target is None:
             if isinstance(geometry, Dense):
                 raise InputError("target must be given when the cost is a matrix")
-            target = geometry.y
+            target = geometry.points if isinstance(geometry, Grid) else geometry.y
         check_array(target, "target", xp, ndim=2, dtype=self.f.dtype)
         return (self.plan @ target) / xp.where(self.a > 0, self.a, 1.0)[:, None]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ...backends.errors import InputError
 from ...backends.namespace import Array
 from ...backends.transfer import host_bool
-from .geometry import Dense, PointCloud
+from .geometry import PointCloud
 from .plan_tiles import differentiable_cloud, pair_gradients, plan_tiles, tile_dtype
 from .problem import finite
 from .result import TransportResult
@@ -129,7 +129,7 @@ def information(result: TransportResult) -> Array:
 def _by_averages(result: TransportResult, points: set[str]) -> dict[str, Array]:
     """``2 r_i (x_i - mean of its partners)``, and the same of the target: one pass each."""
     cloud, xp, (F, G) = result.geometry, result.geometry.xp, result.scaled()
-    assert not isinstance(cloud, Dense)
+    assert isinstance(cloud, PointCloud)
     found, pairs = {}, cloud.pairs(cloud.x, result.reg, passes=len(points))
     for name, here, there, own, other, reduction in (
         ("x", cloud.x, cloud.y, F, G, pairs),

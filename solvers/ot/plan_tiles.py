@@ -81,9 +81,11 @@ def widened(result: TransportResult) -> TransportResult:
     other = copy.copy(geometry)
     if isinstance(other, Dense):
         other.C = other.like = cast(other.C)
-    else:
+    elif isinstance(other, PointCloud):
         other.x, other.y = cast(other.x), cast(other.y)
         other.like = other.x
+    else:
+        other.like = cast(other.like)
     return replace(result, f=cast(result.f), g=cast(result.g), a=cast(result.a), b=cast(result.b), geometry=other)
 
 

@@ -7,19 +7,15 @@ Rigollet 2017). Its cost bounds the transport cost from above; potentials made f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, Namespace, array_namespace, device, wide_dtype
+from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_weights
-from .geometry import Dense, PointCloud
+from .plan_tiles import tiles, widened
 from .problem import finite, log_weights
 from .result import TransportResult
-
-# Entries of a tile of costs.
-_TILE = 2**16
 
 
 def round_to_polytope(P: Array, a: Array, b: Array) -> Array:
@@ -99,9 +95,13 @@ def bounds(result: TransportResult) -> tuple[float, float]:
     """
     if not isinstance(result, TransportResult):
         raise InputError(f"result must be a TransportResult, got {type(result).__name__}")
-    geometry, xp = _widened(result.geometry), result.geometry.xp
-    wide = geometry.like.dtype
-    a, b, f, g = (xp.astype(v, wide) for v in (result.a, result.b, result.f, result.g))
+    if hasattr(result, "reg_a"):
+        raise InputError("result must be of balanced transport: with free marginals there is no such bound")
+    if not result.reg > 0:
+        raise InputError("result is exact already: its value and dual_value are the bounds")
+    result = widened(result)
+    geometry, xp = result.geometry, result.geometry.xp
+    a, b, f, g = result.a, result.b, result.f, result.g
     # In float32 the sums are equal to 1e-7 only; a plan needs equal ones.
     b = b * (xp.sum(a) / xp.sum(b))
     F, G = log_weights(a, xp) + finite(f, xp) / result.reg, log_weights(b, xp) + finite(g, xp) / result.reg
@@ -121,8 +121,8 @@ def _upper(geometry: Any, a: Array, b: Array, F: Array, G: Array, reg: float, xp
     total = host_float(xp.sum(missing_a))
     scale = missing_b / (total if total > 0 else 1.0)
     cost = 0.0
-    for i, j, C in _cost_tiles(geometry, xp):
-        P = xp.exp(F[i:j, None] + G[None, :] - C / reg) + missing_a[i:j, None] * scale[None, :]
+    for i, j, C, logs in tiles(geometry, reg):
+        P = xp.exp(F[i:j, None] + G[None, :] + logs) + missing_a[i:j, None] * scale[None, :]
         cost += host_float(xp.sum(xp.where(P > 0, P * xp.where(P > 0, C, 0.0), 0.0)))
     return cost
 
@@ -132,7 +132,7 @@ def _lower(geometry: Any, a: Array, b: Array, g: Array, xp: Namespace) -> float:
     # Where a point has no weight its potential may be as low as it likes.
     g = xp.where(b > 0, finite(g, xp), -math.inf)
     parts, best = [], None
-    for i, j, C in _cost_tiles(geometry, xp):
+    for i, j, C, _ in tiles(geometry, 1.0):
         f = xp.min(C - g[None, :], axis=1)
         parts.append(f)
         f = xp.where((a[i:j] > 0) & xp.isfinite(f), f, -math.inf)
@@ -147,39 +147,3 @@ def _shrink(weight: Array, total: Array, xp: Namespace) -> Array:
     """``min(1, weight / total)``; one where there is nothing to shrink."""
     over = total > weight
     return xp.where(over, weight / xp.where(over, total, 1.0), 1.0)
-
-
-def _widened(geometry: Dense | PointCloud) -> Dense | PointCloud:
-    xp = geometry.xp
-    wide = wide_dtype(geometry.like, xp)
-    if geometry.like.dtype == wide:
-        return geometry
-    if isinstance(geometry, Dense):
-        return Dense(xp.astype(geometry.C, wide))
-    other = geometry.subsample(xp.arange(geometry.shape[0]), xp.arange(geometry.shape[1]))
-    x, y = xp.astype(other.x, wide), xp.astype(other.y, wide)
-    other.__dict__.update(x=x, y=y, like=x)
-    return other
-
-
-def _cost_tiles(geometry: Any, xp: Namespace) -> Iterator[tuple[int, int, Array]]:
-    """Rows ``i`` to ``j`` of the cost matrix, tile by tile."""
-    n, m = geometry.shape
-    step = max(1, _TILE // m)
-    for i in range(0, n, step):
-        j = min(i + step, n)
-        yield i, j, cost_rows(geometry, i, j, xp)
-
-
-def cost_rows(geometry: Any, i: int, j: int, xp: Namespace) -> Array:
-    """Rows ``i`` to ``j`` of the cost matrix, from differences of points: exact where they coincide."""
-    if isinstance(geometry, Dense):
-        return geometry.C[i:j, :]
-    x, y, metric = geometry.x[i:j, :], geometry.y, geometry.metric
-    if callable(metric):
-        return geometry.factor * metric(x, y)
-    total = xp.zeros((x.shape[0], y.shape[0]), dtype=x.dtype, device=device(x))
-    for k in range(x.shape[1]):
-        gap = x[:, k][:, None] - y[:, k][None, :]
-        total = total + (xp.abs(gap) if metric == "cityblock" else gap * gap)
-    return geometry.factor * (xp.sqrt(total) if metric == "euclidean" else total)

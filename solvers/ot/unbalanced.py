@@ -149,7 +149,7 @@ class UnbalancedResult(TransportResult):
     @property
     def gap(self) -> float:
         """Primal less dual value: not negative up to rounding, when no marginal is held exactly."""
-        return self.primal - self.value
+        return self.primal - float(self.value)
 
     def grad_a(self) -> Array:
         """Gradient (n,) of the value with respect to ``a``, by the envelope theorem."""
