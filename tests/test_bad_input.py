@@ -336,17 +336,21 @@ TABLE = [
             (preconditioners.fast_gradient, {"beta": POSITIVE[:4]}),
         )
     ),
-    Entry(
-        "sinkhorn, cost",
-        ot.sinkhorn,
-        {"cost": COST, "a": P, "b": Q, "reg": 0.5},
-        # Plus infinity is a legal cost: it forbids the pair.
-        {
-            "cost": (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns"),
-            "a": WEIGHTS,
-            "b": WEIGHTS,
-        },
-        {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
+    # Every balanced solver of a stored cost refuses alike.
+    *(
+        Entry(
+            name,
+            getattr(ot, name),
+            {"cost": COST, "a": P, "b": Q, "reg": 0.5},
+            # Plus infinity is a legal cost: it forbids the pair.
+            {
+                "cost": (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns"),
+                "a": WEIGHTS,
+                "b": WEIGHTS,
+            },
+            {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
+        )
+        for name in ("sinkhorn", "kernel_sinkhorn", "newton", "sns", "solve")
     ),
     Entry(
         "sinkhorn, points",

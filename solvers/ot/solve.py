@@ -9,7 +9,7 @@ from typing import Any
 
 from ...backends.errors import ConvergenceWarning
 from ...backends.namespace import Array
-from ...backends.validation import check_choice, check_scalar
+from ...backends.validation import check_choice, check_count, check_scalar
 from ..iterate import warn_unless_converged
 from ..result import Status
 from .autograd import detached, with_gradient
@@ -134,7 +134,7 @@ def _stored(geometry: Dense, a: Array | None, b: Array | None, reg: float, optio
         result = newton(geometry, a, b, reg=reg, **options)
         return dataclasses.replace(result, why=f"the largest cost is {ratio:.0f} times the regularisation")
     maxiter = options.get("maxiter")
-    few = _PATIENCE if maxiter is None else min(_PATIENCE, maxiter)
+    few = _PATIENCE if maxiter is None else min(_PATIENCE, check_count(maxiter, "maxiter", minimum=0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = kernel_sinkhorn(geometry, a, b, reg=reg, **(options | {"maxiter": few}))
