@@ -15,7 +15,7 @@ from ...backends.operators import LinearOperator, as_operator
 from ...backends.operators.adapters import Pending
 from ...backends.transfer import host_float, to_host
 from ...backends.validation import check_count, check_scalar
-from ..iterate import Callback, warn_unless_converged
+from ..iterate import Callback, Outcome, warn_unless_converged
 from ..result import LinearResult, Status
 from .system import System, check_pending, prepare, run
 
@@ -100,10 +100,15 @@ def mixed_cg(
         check_pending(pending, xp)
     look = (10 if is_gpu(b) else 1) if check_every is None else check_count(check_every, "check_every")
     method = _MixedCG(system, operator, inverse, low, delta, look)
+
+    def build(outcome: Outcome[Any]) -> LinearResult:
+        counts = {"matvec": method.matvecs, "matvec_low": method.low_matvecs}
+        return LinearResult(x=outcome.state.x, evaluations=counts, **outcome.fields())
+
     result = run(
-        method, system, maxiter=maxiter, callback=callback, check_every=look, progress=progress, time_limit=time_limit
-    )
-    result.evaluations["matvec_low"] = method.low_matvecs  # type: ignore[index]
+        method, system, maxiter=maxiter, callback=callback, check_every=look, progress=progress,
+        time_limit=time_limit, build=build,
+    )  # fmt: skip
     warn_unless_converged(result, "mixed_cg")
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar, overload
 
 from ...backends.errors import InputError
@@ -57,6 +58,11 @@ class System:
         """Whether ``A`` or ``M`` is so far from Hermitian that no inexactness explains it."""
         return bool(self.asymmetry > max(_PLAIN, _ROUNDED * finfo_eps(self.b.dtype, self.xp) ** 0.5))
 
+    @cached_property
+    def complex(self) -> bool:
+        """Whether the vectors are; asked once, not at each inner product."""
+        return bool(self.xp.isdtype(self.b.dtype, "complex floating"))
+
     @property
     def columns(self) -> int:
         """Products with vectors that one product with ``A`` stands for."""
@@ -69,14 +75,14 @@ class System:
     def dot(self, u: Array, v: Array) -> Array:
         """Inner products ``u_j^H v_j`` of the columns, () or (k,)."""
         xp = self.xp
-        if not xp.isdtype(u.dtype, "complex floating"):
+        if not self.complex:
             return u @ v if u.ndim == 1 else xp.sum(u * v, axis=0)
         return xp.sum(xp.conj(u) * v, axis=0)
 
     def real_dot(self, u: Array, v: Array) -> Array:
         """The real part of `dot`: all of it where the operator is Hermitian."""
         product = self.dot(u, v)
-        return self.xp.real(product) if self.xp.isdtype(product.dtype, "complex floating") else product
+        return self.xp.real(product) if self.complex else product
 
     def norm(self, u: Array) -> Array:
         """Euclidean norms of the columns."""
