@@ -6,6 +6,7 @@ many with `count_transfers`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,15 @@ def to_host(x: Array) -> np.ndarray:
         return np.asarray(np.from_dlpack(x))
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
         return np.asarray(x)
+
+
+def to_host_together(*arrays: Array, xp: Namespace) -> list[np.ndarray]:
+    """NumPy copies of several arrays of one dtype: one transfer for all of them."""
+    if all(isinstance(x, np.ndarray) for x in arrays):
+        return list(arrays)
+    flat = to_host(xp.concat([xp.reshape(x, (-1,)) for x in arrays]))
+    ends = np.cumsum([math.prod(x.shape) for x in arrays])
+    return [part.reshape(x.shape) for part, x in zip(np.split(flat, ends[:-1]), arrays, strict=True)]
 
 
 def from_host(a: np.ndarray, *, like: Array, xp: Namespace) -> Array:

@@ -15,7 +15,17 @@ from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
 from ..block.block_cg import positive_factor
 from ..system import System, prepare, run
-from .space import RecycleSpace, RecyclingResult, check_space, gram, images, images_still_hold, remember, rows_times
+from .space import (
+    RecycleSpace,
+    RecyclingResult,
+    check_space,
+    gram,
+    images,
+    images_still_hold,
+    on_host,
+    remember,
+    rows_times,
+)
 
 
 def deflated_cg(
@@ -194,7 +204,7 @@ class _DeflatedCG:
         Z = xp.concat(rows, axis=0)
         AZ = xp.concat(([] if self.AW is None else [self.AW]) + [row[None, :] for row in self.images], axis=0)
         MAZ = AZ if self.system.M is None else (self.system.M @ AZ.T).T
-        F, G = gram(Z, AZ, xp), gram(AZ, MAZ, xp)
+        F, G = on_host(gram(Z, AZ, xp), gram(AZ, MAZ, xp), xp=xp)
         curvatures = np.real(np.diag(F))
         if not (np.isfinite(F).all() and np.isfinite(G).all() and (curvatures > 0).all()):
             return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ....backends.namespace import Array
-from ....backends.transfer import host_float, to_host
+from ....backends.transfer import host_float
 from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
 from ...result import Status
@@ -24,6 +24,7 @@ from .space import (
     harmonic_ritz,
     images,
     images_still_hold,
+    on_host,
     orthonormal_images,
     remember,
     rows_times,
@@ -240,22 +241,22 @@ class _GcroDR:
         if j == 0:
             return self.space
         xp = self.xp
-        H = to_host(cycle.H[: j + 1, :j]).astype("complex128" if cycle.complex else "float64")
-        V = cycle.V[: j + 1, :]
+        H, V = cycle.H[: j + 1, :j], cycle.V[: j + 1, :]
         Z = cycle.V[:j, :] if cycle.Z is None else cycle.Z[:j, :]
+        # All that the small problem needs is read at once.
         if cycle.space is None:
-            G, W, S = H, V, Z
+            W, S = V, Z
+            G, F = on_host(H, gram(W, S, xp), xp=xp)
         else:
             U, C = cycle.space
             kept = int(U.shape[0])
-            size = to_host(xp.sqrt(xp.sum(xp.real(U) ** 2 + xp.imag(U) ** 2 if cycle.complex else U * U, axis=1)))
-            D = 1.0 / np.where(size > 0, size, 1.0)
-            B = to_host(xp.stack(cycle.B[:j])).astype(H.dtype).T
+            size = xp.linalg.vector_norm(U, axis=1)
+            D = 1.0 / xp.where(size > 0, size, 1.0)
+            W, S = xp.concat([C, V], axis=0), xp.concat([U * D[:, None], Z], axis=0)
+            B = xp.stack(cycle.B[:j]).T
+            H, B, D, F = on_host(H, B, xp.astype(D, H.dtype), gram(W, S, xp), xp=xp)
             G = np.zeros((kept + j + 1, kept + j), dtype=H.dtype)
             G[:kept, :kept], G[:kept, kept:], G[kept:, kept:] = np.diag(D), B, H
-            W = xp.concat([C, V], axis=0)
-            S = xp.concat([rows_times(np.diag(D).astype(H.dtype), U, xp), Z], axis=0)
-        F = gram(W, S, xp)
         P = harmonic_ritz(G, F, min(self.k, G.shape[1]))
         chosen = None if P is None else select(G, P)
         if chosen is None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ....backends.namespace import Array
 from ....backends.operators import LinearOperator
-from ....backends.transfer import host_float, to_host
+from ....backends.transfer import host_float
 from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
 from ..minres import Minres
@@ -23,6 +23,7 @@ from .space import (
     harmonic_ritz,
     images,
     images_still_hold,
+    on_host,
     orthonormal_images,
     remember,
     rows_times,
@@ -206,10 +207,10 @@ class _RecycledMinres:
         size = xp.where(size > 0, size, 1.0)
         Z, AZ = Z / size, AZ / size
         Q, R = xp.linalg.qr(AZ.T)
-        W, G = Q.T, to_host(R)
-        G = G.astype("complex128" if G.dtype.kind == "c" else "float64")
+        W = Q.T
+        G, F = on_host(R, gram(W, Z, xp), xp=xp)
         if not np.isfinite(G).all() or not np.abs(np.diag(G)).min() > 1e-14 * np.abs(np.diag(G)).max():
             return self.space
-        P = harmonic_ritz(G, gram(W, Z, xp), min(self.k, G.shape[1]))
+        P = harmonic_ritz(G, F, min(self.k, G.shape[1]))
         chosen = None if P is None else select(G, P)
         return self.space if chosen is None else (rows_times(chosen[1], Z, xp), rows_times(chosen[0], W, xp))

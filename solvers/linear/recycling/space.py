@@ -8,7 +8,7 @@ from typing import Any
 from ....backends.errors import BackendError, InputError
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
-from ....backends.transfer import from_host, host_float, to_host
+from ....backends.transfer import from_host, host_float, to_host_together
 from ...iterate import Outcome
 from ...result import LinearResult
 
@@ -97,11 +97,16 @@ def rows_times(coefficients: Any, rows: Array, xp: Namespace) -> Array:
     return xp.matmul(xp.astype(small, rows.dtype).T, rows)
 
 
-def gram(left: Array, right: Array, xp: Namespace) -> Any:
-    """``<left_i, right_j>`` of rows, on the host in double precision."""
+def gram(left: Array, right: Array, xp: Namespace) -> Array:
+    """``<left_i, right_j>`` of rows."""
     conj = xp.conj(left) if xp.isdtype(left.dtype, "complex floating") else left
-    host = to_host(xp.matmul(conj, right.T))
-    return host.astype("complex128" if host.dtype.kind == "c" else "float64")
+    return xp.matmul(conj, right.T)
+
+
+def on_host(*arrays: Array, xp: Namespace) -> list[Any]:
+    """Small matrices of one dtype on the host in double precision, in one transfer."""
+    kind = "complex128" if xp.isdtype(arrays[0].dtype, "complex floating") else "float64"
+    return [host.astype(kind) for host in to_host_together(*arrays, xp=xp)]
 
 
 def images(A: LinearOperator, U: Array, xp: Namespace) -> Array:
@@ -120,9 +125,7 @@ def orthonormal_images(U: Array, AU: Array, xp: Namespace) -> tuple[Array, Array
     scale = xp.where(norms > 0, norms, 1.0)[:, None]
     U, AU = U / scale, AU / scale
     Q, R = xp.linalg.qr(AU.T)
-    left, s, right = np.linalg.svd(
-        to_host(R).astype("complex128" if xp.isdtype(U.dtype, "complex floating") else "float64")
-    )
+    left, s, right = np.linalg.svd(*on_host(R, xp=xp))
     rank = int((s > max(_RANK, 10 * finfo_eps(U.dtype, xp)) * s[0]).sum()) if s.size and np.isfinite(s).all() else 0
     if 2 * rank < s.size or rank == 0:
         return None
