@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from xpsolve.backends.errors import ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, sinkhorn
+from xpsolve.solvers.ot import PointCloud, gradients, sinkhorn
 from xpsolve.solvers.ot.exact import solve_exact, transport_1d
 from xpsolve.solvers.ot.rounding import bounds, round_to_polytope
 
@@ -138,3 +138,51 @@ def test_forbidden_pairs_and_bad_input() -> None:
     single = transport_1d(np.float32([0, 1]), np.float32([2, 3]), p=1)
     assert single.f.dtype == np.float32
     assert single.value == 2.0
+
+
+@pytest.mark.parametrize("method", ["lp", "assignment", "line"])
+def test_everything_a_result_offers_works_for_an_exact_one(xp: Any, make: Any, method: str) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(7, 1)), rng.normal(size=(7, 1))
+    a = rng.dirichlet(np.ones(7)) if method == "lp" else None
+    C = cdist(x, y, "sqeuclidean")
+    cost = PointCloud(make(x), make(y)) if method == "line" else make(C)
+    result = solve_exact(cost, None if a is None else make(a), method=method)
+    plan = to_host(result.dense_plan())
+    np.testing.assert_allclose(plan, to_host(result.plan @ make(np.eye(7))), atol=1e-15)
+    assert result.transport_cost == result.value == pytest.approx((plan * C).sum(), rel=1e-12)
+    assert result.entropy_value == result.value
+    assert 0 <= result.duality_gap <= 1e-9
+    assert max(result.marginal_errors) <= 1e-9
+    np.testing.assert_allclose(to_host(result.marginals()[0]), plan.sum(axis=1), atol=1e-15)
+    with pytest.raises(InputError, match="limit"):
+        result.dense_plan(limit=8.0)
+    with pytest.raises(InputError, match="no scalings"):
+        result.to_pot()
+    with pytest.raises(InputError, match="no regularisation"):
+        gradients(result, "reg")
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "half_sqeuclidean", "euclidean", "cityblock"])
+def test_gradients_of_the_exact_cost(xp: Any, make: Any, metric: str) -> None:
+    rng = np.random.default_rng(4)
+    given = {"x": rng.normal(size=(6, 2)), "y": rng.normal(size=(5, 2)), "a": rng.dirichlet(np.ones(6))}
+    b = rng.dirichlet(np.ones(5))
+
+    def value(**changed: np.ndarray) -> float:
+        of = given | changed
+        return float(solve_exact(PointCloud(of["x"], of["y"], metric), of["a"], b).value)
+
+    result = solve_exact(PointCloud(make(given["x"]), make(given["y"]), metric), make(given["a"]), make(b))
+    found = gradients(result)
+    assert set(found) == {"a", "b", "x", "y"}
+    step = 1e-6
+    for name, at in given.items():
+        along = rng.normal(size=at.shape)
+        if name == "a":
+            along *= at  # keeps the support
+            along -= at * along.sum()
+        rise = (value(**{name: at + step * along}) - value(**{name: at - step * along})) / (2 * step)
+        assert (to_host(found[name]) * along).sum() == pytest.approx(rise, rel=1e-6, abs=1e-8)
+    matrix = solve_exact(make(cdist(given["x"], given["y"])), make(given["a"]), make(b))
+    np.testing.assert_allclose(to_host(gradients(matrix, "cost")["cost"]), to_host(matrix.dense_plan()))

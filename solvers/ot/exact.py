@@ -158,6 +158,32 @@ class ExactResult(TransportResult):
         return host_float(xp.sum(self.a * finite(self.f, xp)) + xp.sum(self.b * finite(self.g, xp)))
 
     @property
+    def transport_cost(self) -> float:
+        """``<C, P>``: the value itself."""
+        return host_float(self.value)
+
+    @property
+    def duality_gap(self) -> float:
+        """``value - dual_value``, zero up to rounding."""
+        return max(self.transport_cost - self.dual_value, 0.0)
+
+    def marginals(self) -> tuple[Array, Array]:
+        """Sums of the rows (n,) and of the columns (m,) of the plan."""
+        xp, (n, m) = self.geometry.xp, self.geometry.shape
+        return segment_sum(self.weights, self.rows, n, xp=xp), segment_sum(self.weights, self.columns, m, xp=xp)
+
+    def entries(self) -> Array:
+        """The plan as an array."""
+        xp, (n, m) = self.geometry.xp, self.geometry.shape
+        return xp.reshape(segment_sum(self.weights, self.rows * m + self.columns, n * m, xp=xp), (n, m))
+
+    def scaled(self) -> tuple[Array, Array]:
+        """Not of an exact plan, which is not a scaled kernel: an `InputError`."""
+        raise InputError(
+            "an exact plan has no scalings, for it is not exp(F + G - C / reg); its potentials are f and g"
+        )
+
+    @property
     def plan(self) -> LinearOperator:
         """The plan (n, m) as a sparse operator."""
         xp, (n, m) = self.geometry.xp, self.geometry.shape

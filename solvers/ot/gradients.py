@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from ...backends.errors import InputError
 from ...backends.namespace import Array
+from ...backends.scatter import segment_sum
 from ...backends.transfer import host_bool
+from .exact import ExactResult
 from .geometry import PointCloud
 from .plan_tiles import differentiable_cloud, pair_gradients, plan_tiles, tile_dtype
 from .problem import finite
@@ -28,7 +30,8 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
     Parameters
     ----------
     result : TransportResult
-        Of a balanced problem, converged: errors of the gradients are of the order of its residual.
+        Of a balanced problem, converged: errors of the gradients are of the order of its residual. Of an `ExactResult` (where
+        ``reg`` has no meaning) they are one-sided where the optimal plan or the potentials are not unique.
     wrt : str or sequence of str, optional
         Any of ``"a"``, ``"b"``, ``"reg"``; of a cost matrix ``"cost"``; of a `PointCloud` ``"x"``, ``"y"``. Default all of
         these but ``"cost"``, whose gradient is the whole plan and is formed only when asked for.
@@ -67,9 +70,14 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
     found: dict[str, Array] = {}
     if "a" in names or "b" in names:
         found["a"], found["b"] = centred_potentials(result)
+    points = set(names) & {"x", "y"}
+    if isinstance(result, ExactResult):
+        if "cost" in names:
+            found["cost"] = result.entries()
+        found |= _by_entries(result) if points else {}
+        return {name: found[name] for name in names}
     if "cost" in names:
         found |= pair_gradients(result, None, {"cost"})
-    points = set(names) & {"x", "y"}
     if points and differentiable_cloud(result.geometry).metric == "sqeuclidean":
         found |= _by_averages(result, points)
     else:
@@ -85,9 +93,12 @@ def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tup
     cloud = isinstance(result.geometry, PointCloud)
     if wrt is None:
         known = isinstance(result.geometry, PointCloud) and not callable(result.geometry.metric)
-        return ("a", "b", "x", "y", "reg") if known else ("a", "b", "reg")
+        names = ("a", "b", "x", "y", "reg") if known else ("a", "b", "reg")
+        return names[:-1] if isinstance(result, ExactResult) else names
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
+        if name == "reg" and isinstance(result, ExactResult):
+            raise InputError("wrt names 'reg', but an exact plan has no regularisation")
         if name not in _NAMES:
             raise InputError(f"wrt names {name!r}, expected some of {', '.join(map(repr, _NAMES))}")
         if name in ("x", "y"):
@@ -100,9 +111,12 @@ def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tup
 def centred_potentials(result: TransportResult) -> tuple[Array, Array]:
     """``f`` and ``g`` with ``<a, f> = <b, g>``, continued to points without weight by their soft c-transform."""
     xp, reg = result.geometry.xp, result.reg
-    f, g, (F, G) = finite(result.f, xp), finite(result.g, xp), result.scaled()
+    f, g = finite(result.f, xp), finite(result.g, xp)
     shift = 0.5 * (xp.sum(result.b * g) - xp.sum(result.a * f)) / xp.sum(result.a)
-    empty_a, empty_b = result.a == 0, result.b == 0
+    if isinstance(result, ExactResult):
+        # Its potentials are continued already.
+        return f + shift, g - shift
+    (F, G), empty_a, empty_b = result.scaled(), result.a == 0, result.b == 0
     if host_bool(xp.any(empty_a) | xp.any(empty_b)):
         kernel = result.geometry.kernel(reg)
         # The potentials of the others reach every point; a point that none can reach has an infinite one.
@@ -141,3 +155,20 @@ def _by_averages(result: TransportResult, points: set[str]) -> dict[str, Array]:
             partners, logs = reduction.softmax_sum(there - centre, other)
             found[name] = 2.0 * cloud.factor * xp.exp(own + logs)[:, None] * (here - centre - partners)
     return found
+
+
+def _by_entries(result: ExactResult) -> dict[str, Array]:
+    """Sums of ``P_ij dc(x_i, y_j)/dx_i`` over the stored entries of an exact plan, and the same of the target."""
+    cloud, xp = differentiable_cloud(result.geometry), result.geometry.xp
+    difference = xp.take(cloud.x, result.rows, axis=0) - xp.take(cloud.y, result.columns, axis=0)
+    if cloud.metric == "sqeuclidean":
+        slope = 2.0 * difference
+    elif cloud.metric == "cityblock":
+        slope = xp.sign(difference)
+    else:
+        # Zero lies in the subdifferential of |x - y| at coincident points.
+        length = xp.linalg.vector_norm(difference, axis=1)[:, None]
+        slope = difference / xp.where(length > 0, length, 1.0)
+    change = cloud.factor * result.weights[:, None] * slope
+    n, m = cloud.shape
+    return {"x": segment_sum(change, result.rows, n, xp=xp), "y": -segment_sum(change, result.columns, m, xp=xp)}

@@ -199,6 +199,11 @@ class TransportResult(Result):
                 f"the plan of shape {(n, m)} would take {size / 2**20:.0f} MiB, more than the limit of {limit / 2**20:.0f} "
                 "MiB; raise limit, or use the operator result.plan"
             )
+        return self.entries()
+
+    def entries(self) -> Array:
+        """The plan as an array, however large."""
+        xp = self.geometry.xp
         return xp.concat([xp.astype(plan, self.f.dtype) for _, plan in plan_tiles(self)], axis=0)
 
     def to_pot(self) -> dict[str, Array]:
