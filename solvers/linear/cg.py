@@ -160,7 +160,7 @@ class _SingleNumPy(_Single):
         self.axpy = get_blas_funcs("axpy", (system.b,))
 
     def start(self, x: Array, r: Array) -> _State:
-        return _own(super().start(x, r), self.xp)
+        return _own(super().start(x, r))
 
     def step(self, state: _State) -> _State:
         x, r, p, rz, _, _ = state
@@ -179,9 +179,9 @@ class _SingleNumPy(_Single):
         return _State(moved, r, p, rz_new, rr, curvature)
 
 
-def _own(state: _State, xp: Namespace) -> _State:
-    """The state with copies of its residual and direction, which may then change in place."""
-    return state._replace(r=xp.asarray(state.r, copy=True), p=xp.asarray(state.p, copy=True))
+def _own(state: _State) -> _State:
+    """The state with copies of its residual and direction, in row order, which may then change in place."""
+    return state._replace(r=state.r.copy(), p=state.p.copy())
 
 
 class _Columns(_Method):
@@ -195,11 +195,17 @@ class _Columns(_Method):
     def start(self, x: Array, r: Array) -> _State:
         # With NumPy the residual and the direction are the method's own and change in place; only ``x`` of an old state stays.
         state = super().start(x, r)
-        return state if self.rows is None else _own(state, self.xp)
+        return state if self.rows is None else _own(state)
 
     def dot(self, u: Array, v: Array) -> Array:
         """The real parts of the inner products of the columns."""
         return self.system.real_dot(u, v) if self.rows is None else self.rows.dot(u, v)
+
+    def ratio(self, u: Array, v: Array, where: Array) -> Array:
+        """``u / v``, and zero elsewhere."""
+        if self.rows is not None:
+            return self.rows.ratio(u, v, where)
+        return self.xp.where(where, u / self.xp.where(where, v, 1.0), 0.0)
 
     def step(self, state: _State) -> _State:
         xp = self.xp
@@ -209,17 +215,18 @@ class _Columns(_Method):
         self.matvecs += self.system.columns
         curvature = self.dot(p, q)
         good = active & (curvature > 0)
-        alpha = xp.where(good, rz / xp.where(good, curvature, 1.0), 0.0)
+        alpha = self.ratio(rz, curvature, good)
         if self.rows is None:
             x, r = x + alpha * p, r - alpha * q
         else:
-            x, r = self.rows.along(x, alpha, p), self.rows.add(r, -alpha, q)
+            factors = self.rows.factors(alpha)
+            x, r = self.rows.along(x, factors, p), self.rows.less(r, factors, q)
         rr = self.dot(r, r)
         z = r if self.M is None else self.M @ r
         rz_new = rr if self.M is None else self.dot(r, z)
-        beta = xp.where(good, rz_new / xp.where(rz > 0, rz, 1.0), 0.0)
+        beta = self.ratio(rz_new, rz, good & (rz > 0))
         # The direction of a frozen column is never followed.
-        p = z + beta * p if self.rows is None else self.rows.turn(p, beta, z)
+        p = z + beta * p if self.rows is None else self.rows.turn(p, self.rows.factors(beta), z)
         # A column that met no positive curvature must not be forgotten between looks.
         bad = active & ((curvature <= 0) | (rz_new < 0))
         return _State(x, r, p, rz_new, rr, xp.where(bad, -1.0, worst))
@@ -228,58 +235,74 @@ class _Columns(_Method):
         return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))
 
 
-# Elements of a row taken together.
-_LONG = 512
+# Elements of a row taken together: in sums, and in products with repeated factors. NumPy copies shorter factors into a buffer
+# again and again.
+_SHORT, _LONG = 512, 16384
 
 
 class _Rows:
     """NumPy's arithmetic with the columns of (n, k) arrays at the speed of long rows.
 
-    NumPy loops over the last axis, and few columns make short loops: here several rows are taken together, with the factors
-    repeated, and the sums fold up at the end.
+    NumPy loops over the last axis, and few columns make short loops: here many rows are taken together, with the factors
+    repeated, and the sums fold up at the end. What changes in place must be in row order.
     """
 
     def __init__(self, like: Array, xp: Namespace) -> None:
         n, k = like.shape
-        self.xp, self.k, self.together = xp, k, max(1, _LONG // max(1, k))
-        self.cut = n - n % self.together
-        self.wide = (self.cut // self.together, self.together * k)
-        self.repeat = xp.ones((self.together, 1), dtype=xp.real(like).dtype)
+        self.xp, self.k = xp, k
+        self.together = max(1, _SHORT // max(1, k))
+        short = self.together * k
+        self.summed = n - n % self.together
+        self.ones = xp.ones((self.together, 1), dtype=like.dtype)
+        self.repeated = xp.empty((max(1, _LONG // max(1, short)), short), dtype=like.dtype)
+        self.long = int(self.repeated.size)
+        self.cut = n * k - n * k % max(1, self.long)
         self.scratch = xp.empty(like.shape, dtype=like.dtype)
         self.complex = xp.isdtype(like.dtype, "complex floating")
 
-    def scaled(self, a: Array, p: Array, out: Array) -> Array:
-        """``a p`` into ``out``, each column with its own factor."""
-        cut = self.cut
-        factors = (self.repeat * a).reshape(-1)
-        self.xp.multiply(p[:cut].reshape(self.wide), factors, out=out[:cut].reshape(self.wide))
-        if cut < len(p):
-            self.xp.multiply(p[cut:], a, out=out[cut:])
+    def factors(self, a: Array) -> Array:
+        """A factor for each column, repeated; valid until the next call."""
+        self.repeated[:] = (self.ones * a).reshape(-1)
+        return self.repeated.reshape(-1)
+
+    def ratio(self, u: Array, v: Array, where: Array) -> Array:
+        """``u / v``, and zero elsewhere."""
+        return self.xp.divide(u, v, out=self.xp.zeros(self.k, dtype=u.dtype), where=where)
+
+    def scaled(self, factors: Array, p: Array, out: Array) -> Array:
+        """``p`` into ``out``, each column with its own factor."""
+        flat, target, cut = p.reshape(-1), out.reshape(-1), self.cut
+        if cut:
+            wide = (-1, self.long)
+            self.xp.multiply(flat[:cut].reshape(wide), factors, out=target[:cut].reshape(wide))
+        if cut < flat.size:
+            self.xp.multiply(flat[cut:], factors[: flat.size - cut], out=target[cut:])
         return out
 
-    def along(self, x: Array, a: Array, p: Array) -> Array:
+    def along(self, x: Array, factors: Array, p: Array) -> Array:
         """``x + a p``, a new array."""
-        out = self.scaled(a, p, self.xp.empty(x.shape, dtype=x.dtype))
+        out = self.scaled(factors, p, self.xp.empty(x.shape, dtype=x.dtype))
         out += x
         return out
 
-    def add(self, r: Array, a: Array, q: Array) -> Array:
-        """``r + a q`` in place of ``r``."""
-        r += self.scaled(a, q, self.scratch)
+    def less(self, r: Array, factors: Array, q: Array) -> Array:
+        """``r - a q`` in place of ``r``."""
+        r -= self.scaled(factors, q, self.scratch)
         return r
 
-    def turn(self, p: Array, a: Array, z: Array) -> Array:
+    def turn(self, p: Array, factors: Array, z: Array) -> Array:
         """``z + a p`` in place of ``p``."""
-        self.scaled(a, p, p)
+        self.scaled(factors, p, p)
         p += z
         return p
 
     def dot(self, u: Array, v: Array) -> Array:
         """The real parts of the inner products of the columns."""
-        cut = self.cut
+        cut = self.summed
         left = u.conj() if self.complex else u
-        total = self.xp.einsum("ij,ij->j", left[:cut].reshape(self.wide), v[:cut].reshape(self.wide))
-        total = total.reshape((self.together, self.k)).sum(axis=0)
+        wide = (-1, self.together * self.k)
+        total = self.xp.einsum("ij,ij->j", left[:cut].reshape(wide), v[:cut].reshape(wide))
+        total = self.ones[:, 0] @ total.reshape((self.together, self.k))
         if cut < len(u):
             total = total + (left[cut:] * v[cut:]).sum(axis=0)
         return total.real if self.complex else total
