@@ -1,12 +1,11 @@
-"""Figures of the linear family: honest flags, equal counts, time beside SciPy, block and mixed methods, strictness.
+"""Figures of the linear family: honest flags, equal counts, block and mixed methods.
 
-Numbers 1 to 6 belong to the ground, so figure 1x is figure x of the linear family: 11 honesty, 12 counts, 13 speed, 14 block
-methods, 18 mixed precision, 20 the strict library and transfers. The others are in the modules beside this one.
+Numbers 1 to 6 belong to the ground, so figure 1x is figure x of the linear family: 11 honesty, 12 counts, 14 block methods, 18
+mixed precision. The others are in the modules beside this one.
 """
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-from xpsolve.backends.transfer import count_transfers
-from xpsolve.problems import krylov_cases, spd_with_condition
+from xpsolve.problems import krylov_cases
 from xpsolve.solvers import linear
 from xpsolve.solvers.linear.preconditioners import jacobi
 
@@ -233,72 +231,6 @@ def figure_12(repeats: int, rtol: float = 1e-8, most: int = 3000) -> Iterator[Ro
     yield _row(12, "MINRES against GMRES, residuals of 40 steps, indefinite", minres_like_gmres(), "<= 1e-10")
 
 
-# ---- 13: speed
-
-
-def _same_truth(A: Any, b: np.ndarray, rtol: float) -> float:
-    """The tolerance that SciPy's MINRES needs for a true residual of ``rtol``: its own test is another one."""
-    for asked in rtol / np.logspace(0, 6, 25):
-        if _relative(A, b, _quietly(spla.minres, A, b, rtol=asked)[0]) <= rtol:
-            return float(asked)
-    raise RuntimeError("SciPy's MINRES does not reach the tolerance")
-
-
-def figure_13(repeats: int, rtol: float = 1e-8) -> Iterator[Row]:
-    """SciPy's time over ours, to the same true residual; one BLAS thread."""
-
-    def compare(what: str, A: Any, b: np.ndarray, ours: Solver, theirs: Solver, target: str = "") -> Row:
-        times = interleaved({"xpsolve": ours, "scipy": theirs}, repeats)
-        (seconds, x), (peer, z) = times["xpsolve"], times["scipy"]
-        errors = {"error": _relative(A, b, x), "peer_error": _relative(A, b, z)}
-        return _row(13, f"SciPy / xpsolve, {what}", peer / seconds, target, seconds=seconds, **errors)
-
-    A, b = poisson(128)
-    yield compare(
-        "cg, n=16384", A, b, lambda: linear.cg(A, b, rtol=rtol).x, lambda: spla.cg(A, b, rtol=rtol)[0], ">= 0.9"
-    )
-    P, c = poisson(64)
-    yield compare(
-        "gmres(40), n=4096", P, c, lambda: linear.gmres(P, c, rtol=rtol, restart=40).x,
-        lambda: spla.gmres(P, c, rtol=rtol, restart=40, maxiter=1000)[0], ">= 1.3",
-    )  # fmt: skip
-    C = np.random.default_rng(0).standard_normal((4096, 16))
-    yield compare(
-        "cg, 16 columns against a loop, n=4096", P, C, lambda: linear.cg(P, C, rtol=rtol).x,
-        lambda: np.stack([spla.cg(P, C[:, j], rtol=rtol)[0] for j in range(16)], axis=1), ">= 1.5",
-    )  # fmt: skip
-    yield compare(
-        "bicgstab, n=16384", A, b, lambda: linear.bicgstab(A, b, rtol=rtol).x,
-        lambda: spla.bicgstab(A, b, rtol=rtol)[0],
-    )  # fmt: skip
-    asked = _same_truth(A, b, rtol)
-    line = compare(
-        "minres, n=16384", A, b, lambda: linear.minres(A, b, rtol=rtol).x, lambda: spla.minres(A, b, rtol=asked)[0]
-    )
-    yield line | {"note": f"SciPy's needs rtol={asked:.1e} for a true residual of {rtol:g}"}
-    yield _lsqr(repeats)
-
-
-def _lsqr(repeats: int, tol: float = 1e-10) -> Row:
-    """A sparse least-squares problem; the errors are distances to the solution of the normal equations."""
-    rng = np.random.default_rng(0)
-    A = sp.csr_array(sp.random_array((20_000, 4_000), density=1e-3, rng=rng) + sp.eye_array(20_000, 4_000))
-    b = rng.standard_normal(20_000)
-    exact = spla.spsolve((A.T @ A).tocsc(), A.T @ b)
-    runs = {
-        "xpsolve": lambda: linear.lsqr(A, b, atol=tol, btol=tol),
-        "scipy": lambda: spla.lsqr(A, b, atol=tol, btol=tol, iter_lim=8000),
-    }
-    times = interleaved(runs, repeats)
-    (seconds, ours), (peer, theirs) = times["xpsolve"], times["scipy"]
-    size = np.linalg.norm(exact)
-    error, peer_error = (float(np.linalg.norm(x - exact) / size) for x in (ours.x, theirs[0]))
-    return _row(
-        13, "SciPy / xpsolve, lsqr, 20000 x 4000", peer / seconds, error=error, peer_error=peer_error,
-        note=f"{ours.n_iter} iterations against {theirs[2]}", seconds=seconds,
-    )  # fmt: skip
-
-
 # ---- 14: block methods
 
 
@@ -376,49 +308,3 @@ def figure_18(repeats: int) -> Iterator[Row]:
             18, f"the same, coefficient jump 1e4, Jacobi, {tol:g} ||r0||", mixed.n_iter / wide.n_iter,
             error=errors[0], peer_error=errors[1], note=note(mixed, wide) + ended,
         )  # fmt: skip
-
-
-# ---- 20: the strict library
-
-
-def figure_20(repeats: int, every: int = 10) -> Iterator[Row]:
-    """The same counts under `array_api_strict`, and no more host transfers than looks."""
-    try:
-        import array_api_strict as strict
-    except ImportError as err:
-        yield _row(20, "array_api_strict", None, "<= 1", note=f"not installed: {err}")
-        return
-    rng = np.random.default_rng(2)
-    A = np.asarray(spd_with_condition(100, 100.0, xp=np, rng=0)[0])
-    B = rng.standard_normal((100, 4))
-    lopsided, tall = A + np.triu(rng.standard_normal((100, 100))) / 20, rng.standard_normal((300, 100))
-    b, c = B[:, 0], rng.standard_normal(300)
-    edges = np.linalg.eigvalsh(A)
-    cases: dict[str, tuple[Solver, np.ndarray, np.ndarray, dict[str, Any]]] = {
-        "cg": (linear.cg, A, b, {}),
-        "cg, 4 columns": (linear.cg, A, B, {}),
-        "flexible_cg": (linear.flexible_cg, A, b, {"M": _identity}),
-        "mixed_cg": (linear.mixed_cg, A, b, {}),
-        "chebyshev": (linear.chebyshev, A, b, {"bounds": (float(edges[0]), float(edges[-1]))}),
-        "block_cg": (linear.block_cg, A, B, {}),
-        "enlarged_cg": (linear.enlarged_cg, A, b, {"t": 4, "mode": "split"}),
-        "minres": (linear.minres, A, b, {}),
-        "gmres": (linear.gmres, lopsided, b, {}),
-        "fgmres": (linear.fgmres, lopsided, b, {"M": _identity}),
-        "bicgstab": (linear.bicgstab, lopsided, b, {}),
-        "tfqmr": (linear.tfqmr, lopsided, b, {}),
-        "lsqr": (linear.lsqr, tall, c, {}),
-        "lsmr": (linear.lsmr, tall, c, {}),
-    }
-    for name, (solver, matrix, rhs, options) in cases.items():
-        options = ({"rtol": 1e-9} if "rtol" in inspect.signature(solver).parameters else {"atol": 1e-9}) | options
-        plain = solver(matrix, rhs, **options)
-        matrix, rhs = strict.asarray(matrix), strict.asarray(rhs)
-        same = solver(matrix, rhs, **options)
-        away = float(abs(same.n_iter - plain.n_iter))
-        yield _row(20, f"{name}: iterations under array_api_strict less NumPy's", away, "<= 1", note=str(plain.n_iter))
-        with count_transfers() as transfers:
-            seldom = solver(matrix, rhs, check_every=every, **options)
-        more = transfers.n - -(-seldom.n_iter // every)
-        note = f"{transfers.n} in {seldom.n_iter} iterations"
-        yield _row(20, f"{name}: host transfers beyond one a look", float(more), "<= 3", note=note)

@@ -31,7 +31,9 @@ class Method(Protocol[State]):
     after a step.
 
     A method whose error may rise again sets the attribute ``keep_best``: a run that does not converge then ends with the
-    best state it looked at, not with the last.
+    best state it looked at, not with the last. One that must itself read the host now and then (a restarted method at the end
+    of a cycle) says how many steps ahead by ``ahead(state)``: the look before that moves there, and one synchronisation serves
+    both.
     """
 
     def step(self, state: State) -> State:
@@ -89,6 +91,7 @@ class LoopOptions:
         Called with an `Iterate` at each check; may raise StopIteration to stop with the status STOPPED.
     check_every : int, optional
         Iterations between two looks at the error. Default 1 on the host, 10 on a GPU, where each look is a synchronisation.
+        A method that works in cycles looks at the end of each one, instead of shortly before.
     progress : bool
         Show a progress bar (needs the extra ``progress``).
     time_limit : float, optional
@@ -200,6 +203,7 @@ class _Run(Generic[State]):
 
     def loop(self, check_every: int, bar: Any) -> Status:
         step, error, options = self.method.step, self.method.error, self.options
+        ahead: Callable[[State], int] | None = getattr(self.method, "ahead", None)
         maxiter, callback, tolerance = options.maxiter, options.callback, self.tolerance
         deadline = math.inf if options.time_limit is None else time.monotonic() + options.time_limit
         futile, last_truth, alarm, patience = 0, math.inf, tolerance, 0
@@ -242,7 +246,10 @@ class _Run(Generic[State]):
                 return Status.MAX_ITER
             if time.monotonic() > deadline:
                 return Status.TIME_LIMIT
-            burst = min(check_every, maxiter - n_iter)
+            burst = check_every
+            if ahead is not None and (until := ahead(state)) < 2 * check_every:
+                burst = until
+            burst = min(burst, maxiter - n_iter)
             for _ in range(burst):
                 state = step(state)
             n_iter += burst

@@ -14,7 +14,7 @@ pytest.importorskip("scipy")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import figures, figures_linear
+from benchmarks import figures, figures_linear, figures_strict
 from benchmarks.figures_linear_precond import poisson
 
 
@@ -88,6 +88,6 @@ def test_the_diffusion_matrix_is_one() -> None:
 
 def test_the_strict_library_takes_as_many_steps() -> None:
     pytest.importorskip("array_api_strict")
-    rows = list(figures_linear.figure_20(1))
-    assert len(rows) == 28
-    assert all(row["met"] for row in rows if "iterations under" in row["what"])
+    rows = list(figures_strict.figure_20(1))
+    assert len(rows) >= 50
+    assert all(row["met"] for row in rows)

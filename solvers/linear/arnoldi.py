@@ -98,7 +98,7 @@ class Cycle:
     def norms(self, j: int) -> list[float]:
         """Residual norms of the columns after ``j`` steps, on the host; a column that had passed keeps its norm."""
         done = self.host[0].done if self.host else 0
-        block = to_host(self.H[..., done:j]) if j > done else None
+        block = self.read(done, j) if j > done else None
         if not self.host:
             beta = to_host(self.beta) if block is None else block[..., self.m + 1, 0].real
             bounds = [self.system.tolerance / weight for weight in self.system.host_weights]
@@ -108,6 +108,10 @@ class Cycle:
             for i, rotations in enumerate(self.host):
                 rotations.absorb(block[i] if self.batch else block)
         return [rotations.norms[j] for rotations in self.host]
+
+    def read(self, done: int, j: int) -> Any:
+        """Columns of the Hessenberg matrix on the host."""
+        return to_host(self.H[..., done:j])
 
     def solution(self, j: int) -> Array:
         """Coefficients of the iterate after ``j`` steps, (j,) or (k, j)."""
@@ -218,6 +222,10 @@ class Restarted:
         cycle.extend(j)
         self.matvecs += self.system.columns
         return State(cycle, j + 1)
+
+    def ahead(self, state: State) -> int:
+        """Steps to the end of the cycle, where the next one begins from an iterate."""
+        return self.m - state.j or self.m
 
     def error(self, state: State) -> Any:
         cycle, j = state

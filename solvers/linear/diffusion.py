@@ -11,11 +11,11 @@ import math
 from typing import Any, NamedTuple
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, array_namespace, device, is_gpu
+from ...backends.namespace import Array, Namespace, array_namespace, device, is_gpu
 from ...backends.operators import FivePoint
-from ...backends.transfer import host_bool, host_float
+from ...backends.transfer import host_float, to_host
 from ...backends.transforms import dst1
-from ...backends.validation import check_array, check_count, check_scalar
+from ...backends.validation import check_array, check_count, check_scalar, unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import LinearResult, Status
 
@@ -92,13 +92,11 @@ def solve_diffusion(
     ((5, 20, 20), True)
     """
     xp = array_namespace(a=a, f=f)
-    check_array(a, "a", xp, ndim=3)
+    check_array(a, "a", xp, ndim=3, finite=False)
     if min(a.shape[1:]) < 3:
         raise InputError(f"a has shape {tuple(a.shape)}, expected (N, p + 2, q + 2) with the boundary")
-    if not host_bool(xp.all(a > 0)):
-        raise InputError("a has entries that are not positive; a diffusion coefficient must be")
     count, p, q = a.shape[0], a.shape[1] - 2, a.shape[2] - 2
-    check_array(f, "f", xp, ndim=(2, 3), shape=(p, q) if f.ndim == 2 else (count, p, q), dtype=a.dtype)
+    check_array(f, "f", xp, ndim=(2, 3), shape=(p, q) if f.ndim == 2 else (count, p, q), dtype=a.dtype, finite=False)
     rtol, atol = check_scalar(rtol, "rtol", non_negative=True), check_scalar(atol, "atol", non_negative=True)
     limits = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
@@ -107,10 +105,11 @@ def solve_diffusion(
         lanes = count if is_gpu(a) else max(1, _CACHED // (p * q))
     check_count(lanes, "lanes")
     rhs = xp.broadcast_to(f, (count, p, q))
+    bounds, host = _bounds(a, f, rtol, atol, count, xp)
     parts: list[LinearResult] = []
     for first in range(0, count, lanes):
         batch = slice(first, min(first + lanes, count))
-        parts.append(_solve_batch(a[batch, ...], rhs[batch, ...], rtol, atol, limits, xp))
+        parts.append(_solve_batch(a[batch, ...], rhs[batch, ...], bounds[batch, ...], max(host[batch]), limits, xp))
         if parts[-1].status in {Status.STOPPED, Status.INTERRUPTED, Status.TIME_LIMIT}:
             break
     done = xp.concat([part.x for part in parts], axis=0)
@@ -126,10 +125,33 @@ def solve_diffusion(
     return result
 
 
-def _solve_batch(a: Array, f: Array, rtol: float, atol: float, limits: LoopOptions, xp: Any) -> LinearResult:
-    norms = xp.sqrt(xp.sum(f * f, axis=(1, 2), keepdims=True))
-    bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
-    tolerance = host_float(xp.max(bounds))
+def _bounds(a: Array, f: Array, rtol: float, atol: float, count: int, xp: Namespace) -> tuple[Array, list[float]]:
+    """What the residual of each problem must meet, (N, 1, 1) and on the host, and whether the entries are what they must be.
+
+    All is read in one transfer.
+    """
+    with unwarned():
+        norms = xp.sqrt(xp.sum(f * f, axis=(-2, -1), keepdims=True))
+        bounds = xp.broadcast_to(xp.maximum(rtol * norms, xp.full_like(norms, atol)), (count, 1, 1))
+        facts = xp.stack([xp.all(xp.isfinite(a)), xp.all(a > 0), xp.all(xp.isfinite(f))])
+    read = to_host(xp.concat([xp.astype(facts, a.dtype), xp.reshape(bounds, (-1,))]))
+    for holds, what in zip(
+        read,
+        (
+            "a contains NaN or infinite values",
+            "a has entries that are not positive; a diffusion coefficient must be",
+            "f contains NaN or infinite values",
+        ),
+        strict=False,
+    ):
+        if not holds:
+            raise InputError(what)
+    return bounds, [float(bound) for bound in read[3:]]
+
+
+def _solve_batch(
+    a: Array, f: Array, bounds: Array, tolerance: float, limits: LoopOptions, xp: Namespace
+) -> LinearResult:
     weights = xp.where(bounds > 0, tolerance / xp.where(bounds > 0, bounds, 1.0), 1.0)
     method = _Lanes(a, f, weights, tolerance, xp)
 

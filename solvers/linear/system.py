@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,6 +41,8 @@ class System:
         Of all arrays.
     asymmetry : float
         How far from Hermitian `prepare` found ``A`` or ``M``, as a part of its size (it looks only where a method needs it).
+    answer : ndarray or None
+        What the method had asked to read, on the host.
     """
 
     A: LinearOperator
@@ -52,6 +55,7 @@ class System:
     xp: Namespace
     host_weights: tuple[float, ...] = (1.0,)
     asymmetry: float = 0.0
+    answer: Any = None
 
     @property
     def asymmetric(self) -> bool:
@@ -111,11 +115,12 @@ def prepare(
     M: Any,
     hermitian: bool = False,
     name: str = "b",
+    ask: Callable[[LinearOperator], Array] | None = None,
 ) -> System:
     """Check the arguments that every solver of ``A x = b`` shares; errors name them (``name`` is the right-hand side's).
 
     With ``hermitian`` two products with ``A`` (and ``M``) look whether they are. All that must be known on the host is
-    read in one transfer.
+    read in one transfer, with the real vector that ``ask`` makes of the operator.
     """
     xp = array_namespace(**{name: b, "x0": x0})
     check_array(b, name, xp, ndim=(1, 2), allow_complex=True, finite=False)
@@ -132,8 +137,11 @@ def prepare(
         bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
         largest = xp.max(bounds)
         facts = [largest, *(asymmetry(op, b, xp) for op in probed)]
+        asked = [] if ask is None else [ask(operator)]
     facts += [xp.astype(fact, norms.dtype) for _, fact in pending]
-    host = [float(fact) for fact in to_host(xp.concat([xp.stack(facts), xp.reshape(bounds, (-1,))]))]
+    read = to_host(xp.concat([xp.stack(facts), xp.reshape(bounds, (-1,)), *asked]))
+    known = len(facts) + math.prod(bounds.shape)
+    host = [float(fact) for fact in read[:known]]
     for (name, _), finite in zip(pending, host[1 + len(probed) :], strict=False):
         if not finite:
             raise InputError(f"{name} contains NaN or infinite values")
@@ -143,15 +151,20 @@ def prepare(
     weights = xp.where(bounds > 0, largest / xp.where(bounds > 0, bounds, 1.0), 1.0)
     r = b if x0 is None else b - operator @ x
     host_weights = tuple(host[0] / bound if bound > 0 else 1.0 for bound in host[len(facts) :])
-    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found)
+    answer = read[known:] if asked else None
+    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found, answer)
 
 
-def check_pending(pending: Pending, xp: Namespace) -> None:
-    """Read in one transfer whether all arguments are finite; the error names the first that is not."""
-    flags = to_host(xp.stack([flag for _, flag in pending]))
-    for (name, _), finite in zip(pending, flags, strict=True):
+def check_pending(pending: Pending, xp: Namespace, fact: Array | None = None) -> float:
+    """Read in one transfer whether all arguments are finite, and a number; the error names the first that is not."""
+    flags = [flag for _, flag in pending]
+    if fact is not None:
+        flags = [*(xp.astype(flag, fact.dtype) for flag in flags), fact]
+    host = to_host(xp.stack(flags))
+    for (name, _), finite in zip(pending, host, strict=False):
         if not finite:
             raise InputError(f"{name} contains NaN or infinite values")
+    return float(host[-1])
 
 
 def asymmetry(A: LinearOperator, like: Array, xp: Namespace) -> Array:

@@ -93,8 +93,8 @@ def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tup
     cloud = isinstance(result.geometry, PointCloud)
     if wrt is None:
         known = isinstance(result.geometry, PointCloud) and not callable(result.geometry.metric)
-        names = ("a", "b", "x", "y", "reg") if known else ("a", "b", "reg")
-        return names[:-1] if isinstance(result, ExactResult) else names
+        points, reg = ("x", "y") if known else (), () if isinstance(result, ExactResult) else ("reg",)
+        return ("a", "b", *points, *reg)
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name == "reg" and isinstance(result, ExactResult):
@@ -171,4 +171,7 @@ def _by_entries(result: ExactResult) -> dict[str, Array]:
         slope = difference / xp.where(length > 0, length, 1.0)
     change = cloud.factor * result.weights[:, None] * slope
     n, m = cloud.shape
-    return {"x": segment_sum(change, result.rows, n, xp=xp), "y": -segment_sum(change, result.columns, m, xp=xp)}
+    return {
+        "x": segment_sum(change, result.rows, n, xp=xp, trusted=True),
+        "y": -segment_sum(change, result.columns, m, xp=xp, trusted=True),
+    }

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from ....backends.errors import InputError
 from ....backends.namespace import Array, device
 from ....backends.random import Sampler
-from ....backends.transfer import from_host, to_host
+from ....backends.transfer import from_host, to_host, to_host_together
 from ....backends.validation import check_count, check_scalar
-from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ...result import LinearResult, Status
-from ..system import System, prepare
+from ...iterate import Callback, Outcome, warn_unless_converged
+from ...result import LinearResult
+from ..system import System, prepare, run
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -119,33 +119,25 @@ def regularization_path(
     values = [check_scalar(mu, "shifts") for mu in shifts]
     n = b.shape[0]
     t = min(check_count(t, "t"), n)
-    limits = LoopOptions(
-        maxiter=-(-n // t) if maxiter is None else maxiter, callback=callback, check_every=check_every,
-        progress=progress, time_limit=time_limit,
-    )  # fmt: skip
     method = _Path(system, values, t, rng)
 
-    def finish(outcome: Outcome[Any]) -> PathResult:
-        x = outcome.state.x
-        norms = method.true_norms(x)
+    def build(outcome: Outcome[Any]) -> PathResult:
+        x, passes = outcome.state.x, outcome.state.passes
+        norms = method.true_norms(passes, x)
         return PathResult(
             x=x,
             shifts=tuple(values),
             residual_norms=tuple(norms),
-            trace_inverse=method.traces(outcome.state.passes, lambda value: 1.0 / value),
-            logdet=method.traces(outcome.state.passes, math.log),
+            trace_inverse=method.traces(passes, lambda value: 1.0 / value),
+            logdet=method.traces(passes, math.log),
             evaluations={"matvec": method.matvecs},
             **(outcome.fields() | {"residual": max(norms)}),
         )
 
-    if system.asymmetric:
-        start = method.start()
-        norm = method.error(start)
-        result = finish(Outcome(start, Status.NOT_SYMMETRIC, 0, norm, system.tolerance, (norm,)))
-    else:
-        result = finish(
-            iterate(method, method.start(), tolerance=system.tolerance, options=limits, on_device=b, finish=finish)
-        )
+    result: PathResult = run(
+        method, system, maxiter=-(-n // t) if maxiter is None else maxiter, callback=callback, check_every=check_every,
+        progress=progress, time_limit=time_limit, build=build,
+    )  # fmt: skip
     warn_unless_converged(result, "regularization_path")
     return result
 
@@ -170,17 +162,19 @@ class _Path:
         real = xp.real(b).dtype if complex_ else b.dtype
         extra = Sampler(rng, xp=xp, dtype=real, device=device(b)).normal((b.shape[0], t - 1))
         Q, R = xp.linalg.qr(xp.concat([b[:, None], xp.astype(extra, b.dtype)], axis=1))
-        self.blocks, self.first, self.begun = [Q], R[:, 0], R
+        self.blocks, self.begun = [Q], R
         self.diagonal: list[Array] = []
         self.below: list[Array] = []
         self.host_diagonal: list[Any] = []
         self.host_below: list[Any] = []
-        self.host_first: Any = None
+        self.host_begun: Any = None
+        self.measured: tuple[int, list[float]] | None = None
 
     def adjoint(self, X: Array) -> Array:
         return self.xp.conj(X).T if self.xp.isdtype(X.dtype, "complex floating") else X.T
 
-    def start(self) -> _State:
+    def start(self, x: Array, r: Array) -> _State:
+        """Nothing of the space yet; the path begins from zero."""
         return _State(self, 0)
 
     def step(self, state: _State) -> _State:
@@ -210,23 +204,33 @@ class _Path:
         self.below.append(R)
         return _State(self, q + 1)
 
+    def read(self, passes: int) -> None:
+        """Bring what is not yet on the host, in one transfer."""
+        known = len(self.host_diagonal)
+        begun = [self.begun] if self.host_begun is None else []
+        if not begun and known >= passes:
+            return
+        host = to_host_together(*begun, *self.diagonal[known:passes], *self.below[known:passes], xp=self.xp)
+        if begun:
+            self.host_begun = host.pop(0)
+        count = len(host) // 2
+        self.host_diagonal += host[:count]
+        self.host_below += host[count:]
+
     def coefficients(self, passes: int) -> tuple[Any, list[float]]:
         """``(T + mu I)^{-1} Q^H b`` for each shift, on the host, and the residual norms that follow from them."""
         import numpy as np
         from scipy.linalg import solve_banded
 
-        if self.host_first is None:
-            self.host_first = to_host(self.first)
-        for j in range(len(self.host_diagonal), passes):
-            self.host_diagonal.append(to_host(self.diagonal[j]))
-            self.host_below.append(to_host(self.below[j]))
-        t, beta = self.host_first.shape[0], float(np.linalg.norm(self.host_first))
+        self.read(passes)
+        first = self.host_begun[:, 0]
+        t, beta = first.shape[0], float(np.linalg.norm(first))
         if passes == 0:
             return np.zeros((0, len(self.shifts))), [beta] * len(self.shifts)
         sizes = [block.shape[0] for block in self.host_diagonal[:passes]]
         m, starts = sum(sizes), np.cumsum([0, *sizes])
         # Block tridiagonal, with a triangle below the diagonal: t entries on either side of it.
-        kind = np.result_type(self.host_first.dtype, np.float64)
+        kind = np.result_type(first.dtype, np.float64)
         bands = np.zeros((2 * t + 1, m), dtype=kind)
 
         def put(block: Any, row: int, column: int) -> None:
@@ -242,7 +246,7 @@ class _Path:
                 put(self.host_below[q], starts[q + 1], starts[q])
                 put(self.host_below[q].conj().T, starts[q], starts[q + 1])
         rhs = np.zeros(m, dtype=kind)
-        rhs[:t] = self.host_first
+        rhs[:t] = first
         out, norms = np.empty((m, len(self.shifts)), dtype=kind), []
         last = self.host_below[passes - 1]
         for index, mu in enumerate(self.shifts):
@@ -257,11 +261,11 @@ class _Path:
         """``tr f(A + mu I)`` for each shift from the random vectors of the basis, with standard errors."""
         import numpy as np
 
-        R = to_host(self.begun)
+        self.read(passes)
+        R = self.host_begun
         probes = R.shape[1] - 1
         if passes == 0 or probes < 2:
             return ()
-        self.coefficients(passes)
         starts = np.cumsum([0, *(block.shape[0] for block in self.host_diagonal[:passes])])
         T = np.zeros((starts[-1], starts[-1]), dtype=np.result_type(R.dtype, np.float64))
         for q in range(passes):
@@ -294,15 +298,18 @@ class _Path:
     def error(self, state: _State) -> float:
         return max(self.coefficients(state.passes)[1])
 
-    def true_norms(self, x: Array) -> list[float]:
-        """The recomputed residual norms."""
+    def true_norms(self, passes: int, x: Array) -> list[float]:
+        """The recomputed residual norms of the iterate ``x`` after so many passes."""
+        if self.measured is not None and self.measured[0] == passes:
+            return self.measured[1]
         xp, system = self.xp, self.system
         shifts = xp.asarray(self.shifts, dtype=x.dtype, device=device(x))
         b = xp.zeros_like(x) + system.b[:, None]
         r = system.A.precise_residual(b - x * shifts[None, :], x)
         self.matvecs += len(self.shifts)
-        return [float(norm) for norm in to_host(system.norm(r))]
+        self.measured = passes, [float(norm) for norm in to_host(system.norm(r))]
+        return self.measured[1]
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """The recomputed truth; the basis goes on, for it cannot be restarted from one residual of many."""
-        return state, max(self.true_norms(state.x))
+        return state, max(self.true_norms(state.passes, state.x))

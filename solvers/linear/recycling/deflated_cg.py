@@ -9,19 +9,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ....backends.linalg import cho_solve
-from ....backends.namespace import Array
-from ....backends.transfer import host_float
+from ....backends.namespace import Array, Namespace
+from ....backends.transfer import from_host
 from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
-from ..block.block_cg import positive_factor
 from ..system import System, prepare, run
 from .space import (
+    Adoption,
     RecycleSpace,
     RecyclingResult,
-    check_space,
+    Space,
+    check_recycling,
     gram,
-    images,
-    images_still_hold,
     on_host,
     remember,
     rows_times,
@@ -94,11 +93,14 @@ def deflated_cg(
     >>> second.n_iter < first.n_iter
     True
     """
-    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
-    check_space(recycle, b)
-    method = _DeflatedCG(system, check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0))
-    if recycle is not None and recycle.k and method.k and not system.asymmetric:
-        method.adopt(recycle, A)
+    k, ell = check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0)
+    adoption = Adoption(recycle, A, b, _energies, _factored) if recycle is not None and k else None
+    ask = None if adoption is None else adoption.ask
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True, ask=ask)
+    check_recycling(recycle, b)
+    method = _DeflatedCG(system, k, ell)
+    if adoption is not None and not system.asymmetric:
+        method.adopt(adoption)
     result: RecyclingResult = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
@@ -108,7 +110,7 @@ def deflated_cg(
 
 
 class _State(NamedTuple):
-    """As of `cg`."""
+    """As of `cg`; after ``ended`` the direction must be begun anew."""
 
     x: Array
     r: Array
@@ -116,9 +118,13 @@ class _State(NamedTuple):
     rz: Array
     rr: Array
     curvature: Array
+    ended: bool = False
 
 
 class _DeflatedCG:
+    # Beyond what rounding allows the part along the kept directions grows again.
+    keep_best = True
+
     def __init__(self, system: System, k: int, ell: int) -> None:
         self.system, self.xp, self.k, self.ell, self.matvecs = system, system.xp, k, ell, 0
         self.W: Array | None = None
@@ -126,23 +132,18 @@ class _DeflatedCG:
         self.factor: Array | None = None
         self.directions: list[Array] = []
         self.images: list[Array] = []
+        self.known: list[Any] = []
+        self.counted = 0
 
     def conj(self, rows: Array) -> Array:
         return self.xp.conj(rows) if self.xp.isdtype(rows.dtype, "complex floating") else rows
 
-    def adopt(self, recycle: RecycleSpace, A: Any) -> None:
-        """Deflate by the kept directions, with images under the present operator."""
-        W, AW, xp = recycle.U, recycle.C, self.xp
-        known = False
-        if recycle.operator is A:
-            self.matvecs += 1
-            known = images_still_hold(self.system.A, recycle, xp)
-        if not known:
-            AW = images(self.system.A, W, xp)
-            self.matvecs += recycle.k
-        L = positive_factor(xp.matmul(self.conj(W), AW.T), xp)
-        if L is not None:
-            self.W, self.AW, self.factor = W, AW, L
+    def adopt(self, adoption: Adoption) -> None:
+        """Deflate by the kept directions, if they have positive energies."""
+        found = adoption.space(self.system.answer)
+        self.matvecs += adoption.matvecs
+        if found is not None:
+            self.W, self.AW, self.factor = found
 
     def deflate(self, z: Array) -> Array:
         """``z`` less its part along ``W`` in the ``A``-inner product."""
@@ -162,7 +163,7 @@ class _DeflatedCG:
 
     def step(self, state: _State) -> _State:
         system, xp = self.system, self.xp
-        x, r, p, rz, _, _ = state
+        x, r, p, rz, *_ = self.start(state.x, state.r) if state.ended else state
         q = system.A @ p
         self.matvecs += 1
         curvature = system.real_dot(p, q)
@@ -184,27 +185,35 @@ class _DeflatedCG:
         return self.xp.copysign(state.rr**0.5, self.xp.minimum(state.curvature, state.rz))
 
     def verify(self, state: _State) -> tuple[_State, float]:
-        """Recompute ``b - A x`` and restart the direction from it."""
+        """Recompute ``b - A x``, from which the next step begins; what is to be learnt is read with its norm."""
         self.matvecs += 1
         r = self.system.true_residual(state.x)
-        norm = host_float(self.system.norm(r))
-        if norm <= self.system.tolerance:
-            return state._replace(r=r, rr=self.system.real_dot(r, r)), norm
-        fresh = self.start(state.x, r)
-        return fresh, norm
+        norm = self.xp.astype(self.system.norm(r), r.dtype)
+        host, *small = on_host(norm, *self.small(), xp=self.xp)
+        self.known = small or self.known
+        # The iterate stays the one that was measured: deflating its residual is left to the next step, if there is one.
+        return state._replace(r=r, ended=True), float(host.real)
 
-    def learn(self) -> tuple[Array, Array] | None:
+    def small(self) -> list[Array]:
+        """``<z_i, A z_j>`` and ``<A z_i, M A z_j>`` of the old space and the recorded directions, where they are news."""
+        xp = self.xp
+        rows = ([] if self.W is None else [self.W]) + [row[None, :] for row in self.directions]
+        if len(rows) == self.counted or not self.k:
+            return []
+        self.counted = len(rows)
+        self.Z = xp.concat(rows, axis=0)
+        self.AZ = xp.concat(([] if self.AW is None else [self.AW]) + [row[None, :] for row in self.images], axis=0)
+        MAZ = self.AZ if self.system.M is None else (self.system.M @ self.AZ.T).T
+        return [gram(self.Z, self.AZ, xp), gram(self.AZ, MAZ, xp)]
+
+    def learn(self) -> Space | None:
         """Harmonic Ritz vectors, of the preconditioned operator, of the old space and the recorded directions."""
         import numpy as np
 
         xp = self.xp
-        rows = ([] if self.W is None else [self.W]) + [row[None, :] for row in self.directions]
-        if not rows or not self.k:
+        if not self.known:
             return None if self.W is None else (self.W, self.AW)
-        Z = xp.concat(rows, axis=0)
-        AZ = xp.concat(([] if self.AW is None else [self.AW]) + [row[None, :] for row in self.images], axis=0)
-        MAZ = AZ if self.system.M is None else (self.system.M @ AZ.T).T
-        F, G = on_host(gram(Z, AZ, xp), gram(AZ, MAZ, xp), xp=xp)
+        F, G = self.known
         curvatures = np.real(np.diag(F))
         if not (np.isfinite(F).all() and np.isfinite(G).all() and (curvatures > 0).all()):
             return None
@@ -217,6 +226,24 @@ class _DeflatedCG:
         basis = vectors[:, keep] / np.sqrt(values[keep])
         _, small = np.linalg.eigh(basis.conj().T @ (0.5 * (G + G.conj().T)) @ basis)
         chosen = scale[:, None] * (basis @ small[:, : self.k])
-        W, AW = rows_times(chosen, Z, xp), rows_times(chosen, AZ, xp)
+        W, AW = rows_times(chosen, self.Z, xp), rows_times(chosen, self.AZ, xp)
         size = xp.linalg.vector_norm(W, axis=1)[:, None]
         return W / size, AW / size
+
+
+def _energies(W: Array, AW: Array, xp: Namespace) -> tuple[Array, None]:
+    """``<w_i, A w_j>``."""
+    return gram(W, AW, xp), None
+
+
+def _factored(W: Array, AW: Array, _: None, energies: Any, xp: Namespace) -> tuple[Array, Array, Array] | None:
+    """The directions, their images and the Cholesky factor of their energies; None where those are not positive."""
+    import numpy as np
+
+    try:
+        factor = np.linalg.cholesky(0.5 * (energies + energies.conj().T))
+    except np.linalg.LinAlgError:
+        return None
+    if not np.isfinite(factor).all():
+        return None
+    return W, AW, xp.astype(from_host(factor, like=W, xp=xp), W.dtype)

@@ -10,25 +10,25 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ....backends.namespace import Array
-from ....backends.transfer import host_float
 from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
 from ...result import Status
 from ..arnoldi import Cycle
 from ..system import System, prepare, run
 from .space import (
+    Adoption,
     RecycleSpace,
     RecyclingResult,
-    check_space,
+    Space,
+    check_recycling,
     gram,
     harmonic_ritz,
-    images,
-    images_still_hold,
     on_host,
-    orthonormal_images,
+    orthonormal,
     remember,
     rows_times,
     select,
+    triangle,
 )
 
 
@@ -106,15 +106,17 @@ def gcrodr(
     >>> second.n_iter < first.n_iter
     True
     """
-    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M)
-    check_space(recycle, b)
     m, k = check_count(m, "m", minimum=2), check_count(k, "k", minimum=0)
-    m = min(m, b.shape[0])
-    if k >= m:
-        k = m - 1
-    method = _GcroDR(system, m, k)
+    adoption = None
     if recycle is not None and k:
-        method.adopt(recycle, A, same_operator)
+        adoption = Adoption(recycle, A, b, triangle, orthonormal, same_operator)
+    ask = None if adoption is None else adoption.ask
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, ask=ask)
+    check_recycling(recycle, b)
+    m = min(m, b.shape[0])
+    method = _GcroDR(system, m, min(k, m - 1))
+    if adoption is not None and method.k:
+        method.adopt(adoption)
     result: RecyclingResult = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
@@ -124,14 +126,15 @@ def gcrodr(
 
 
 class _Deflated(Cycle):
-    """An Arnoldi cycle orthogonal to the rows of ``C``: ``A Z = C B + V H``."""
+    """An Arnoldi cycle orthogonal to the rows of ``C``: ``A Z = C B + V H``; with ``learning`` the next one wants to know it."""
 
     def __init__(
-        self, system: System, x: Array, r: Array, steps: int, space: tuple[Array, Array] | None, *, flexible: bool
+        self, system: System, x: Array, r: Array, steps: int, space: Space | None, *, flexible: bool, learning: bool
     ) -> None:
         super().__init__(system, x, r, steps, flexible=flexible)
-        self.space = space
+        self.space, self.learning = space, learning
         self.B: list[Array] = []
+        self.known: list[Any] = []
 
     def orthogonalise(self, basis: Array, w: Array, size: Array) -> tuple[Array, Array]:
         if self.space is not None:
@@ -143,6 +146,46 @@ class _Deflated(Cycle):
             self.B.append(b + again)
         return super().orthogonalise(basis, w, size)
 
+    def read(self, done: int, j: int) -> Any:
+        """At the end of the cycle what the next one learns from comes along with the Hessenberg matrix."""
+        if j < self.m or not self.learning:
+            return super().read(done, j)
+        block, *self.known = on_host(self.H[:, done:j], *self.small(j), xp=self.xp)
+        return block
+
+    def small(self, j: int) -> list[Array]:
+        """After ``j`` steps: ``H``, ``<w, s>`` of images ``W = [C, V]`` and directions ``S = [U D, Z]``, and where a space is
+        kept ``B`` and ``D``."""
+        xp = self.xp
+        H, V, Z = self.H[: j + 1, :j], self.V[: j + 1, :], (self.V if self.Z is None else self.Z)[:j, :]
+        if self.space is None:
+            self.W, self.S = V, Z
+            return [H, gram(V, Z, xp)]
+        U, C = self.space
+        size = xp.linalg.vector_norm(U, axis=1)
+        D = 1.0 / xp.where(size > 0, size, 1.0)
+        self.W, self.S = xp.concat([C, V], axis=0), xp.concat([U * D[:, None], Z], axis=0)
+        return [H, gram(self.W, self.S, xp), xp.stack(self.B[:j]).T, xp.astype(D, H.dtype)]
+
+    def ritz(self, j: int, k: int) -> Space | None:
+        """Harmonic Ritz vectors of the first ``j`` steps, from what is known of at least as many."""
+        import numpy as np
+
+        H, F, *rest = self.known
+        kept = 0
+        G = H = H[: j + 1, :j]
+        if rest:
+            B, D = rest
+            kept = D.size
+            G = np.zeros((kept + j + 1, kept + j), dtype=H.dtype)
+            G[:kept, :kept], G[:kept, kept:], G[kept:, kept:] = np.diag(D), B[:, :j], H
+        rows, columns = G.shape
+        P = harmonic_ritz(G, F[:rows, :columns], min(k, columns))
+        chosen = None if P is None else select(G, P)
+        if chosen is None:
+            return None
+        return rows_times(chosen[1], self.S[:columns, :], self.xp), rows_times(chosen[0], self.W[:rows, :], self.xp)
+
     def form(self, j: int) -> Array:
         if j == 0 or self.space is None:
             return super().form(j)
@@ -152,10 +195,11 @@ class _Deflated(Cycle):
 
 
 class _State(NamedTuple):
-    """``j`` steps into a cycle; the iterate is formed when it is asked for."""
+    """``j`` steps into a cycle; the iterate is formed when it is asked for. After ``ended`` a new cycle must begin."""
 
     cycle: _Deflated
     j: int
+    ended: bool = False
 
     @property
     def x(self) -> Array:
@@ -169,18 +213,12 @@ class _GcroDR:
     def __init__(self, system: System, m: int, k: int) -> None:
         self.system, self.m, self.k, self.xp, self.matvecs = system, m, k, system.xp, 0
         self.filled: tuple[_Deflated, int] | None = None
-        self.space: tuple[Array, Array] | None = None
+        self.space: Space | None = None
 
-    def adopt(self, recycle: RecycleSpace, A: Any, same: bool | None) -> None:
-        """Take the kept space, with images under the present operator."""
-        if same is None and recycle.operator is A:
-            self.matvecs += 1
-            same = images_still_hold(self.system.A, recycle, self.xp)
-        if same:
-            self.space = recycle.U, recycle.C
-        else:
-            self.matvecs += recycle.k
-            self.space = orthonormal_images(recycle.U, images(self.system.A, recycle.U, self.xp), self.xp)
+    def adopt(self, adoption: Adoption) -> None:
+        """Take the kept space, with orthonormal images under the present operator."""
+        self.space = adoption.space(self.system.answer)
+        self.matvecs += adoption.matvecs
 
     def start(self, x: Array, r: Array) -> _State:
         """A cycle from ``x``, whose residual is first freed of the images of the space, renewed from the last cycle."""
@@ -190,21 +228,26 @@ class _GcroDR:
             c = self.xp.matmul(self.xp.conj(C) if self.xp.isdtype(C.dtype, "complex floating") else C, r)
             x, r = x + self.xp.matmul(c, U), r - self.xp.matmul(c, C)
             steps = max(1, self.m - int(U.shape[0]))
-        return _State(_Deflated(self.system, x, r, steps, space, flexible=self.system.M is not None), 0)
+        flexible = self.system.M is not None
+        return _State(_Deflated(self.system, x, r, steps, space, flexible=flexible, learning=self.k > 0), 0)
 
     def step(self, state: _State) -> _State:
-        cycle, j = state
-        if j == cycle.m:
+        cycle, j, ended = state
+        if ended or j == cycle.m:
             x = state.x
             self.matvecs += 1
-            cycle, j = self.start(x, self.system.b - self.system.A @ x)
+            cycle, j, _ = self.start(x, self.system.b - self.system.A @ x)
         cycle.extend(j)
         self.matvecs += 1
         self.filled = (cycle, j + 1)
         return _State(cycle, j + 1)
 
+    def ahead(self, state: _State) -> int:
+        """Steps to the end of the cycle, where the next one learns from it."""
+        return state.cycle.m - state.j or self.m - self.k
+
     def error(self, state: _State) -> Any:
-        cycle, j = state
+        cycle, j, _ = state
         (norm,) = cycle.norms(j)
         rotations = cycle.host[0]
         if norm > self.system.tolerance:
@@ -217,49 +260,32 @@ class _GcroDR:
         return norm
 
     def verify(self, state: _State) -> tuple[_State, float]:
-        """Recompute ``b - A x`` and begin a cycle from it."""
+        """Recompute ``b - A x`` and end the cycle; what is to be learnt is read with its norm."""
         x = state.x
         self.matvecs += 1
         r = self.system.true_residual(x)
-        norm = host_float(self.system.norm(r))
-        if norm <= self.system.tolerance:
-            # Nothing more to do: the last cycle stays the one to learn from.
-            return _State(_Deflated(self.system, x, r, 1, None, flexible=False), 0), norm
-        return self.start(x, r), norm
+        asked = []
+        if self.filled is not None and self.k and not self.filled[0].known:
+            asked = self.filled[0].small(self.filled[1])
+        host, *small = on_host(self.xp.astype(self.system.norm(r), r.dtype), *asked, xp=self.xp)
+        if small and self.filled is not None:
+            self.filled[0].known = small
+        # The iterate stays the one that was measured: deflating its residual is left to the next step, if there is one.
+        return _State(_Deflated(self.system, x, r, 1, None, flexible=False, learning=False), 0, ended=True), float(
+            host.real
+        )
 
-    def learn(self) -> tuple[Array, Array] | None:
+    def learn(self) -> Space | None:
         """The space renewed by the harmonic Ritz vectors of the last cycle."""
-        import numpy as np
-
         if self.filled is None or not self.k:
             return self.space
         cycle, j = self.filled
+        self.filled = None
         cycle.norms(j)
+        if not cycle.known:
+            cycle.known = on_host(*cycle.small(j), xp=self.xp)
         # Beyond an exhausted space the columns are not of the operator.
         j = min(j, cycle.host[0].steps) if cycle.host[0].exhausted else j
-        self.filled = None
-        if j == 0:
-            return self.space
-        xp = self.xp
-        H, V = cycle.H[: j + 1, :j], cycle.V[: j + 1, :]
-        Z = cycle.V[:j, :] if cycle.Z is None else cycle.Z[:j, :]
-        # All that the small problem needs is read at once.
-        if cycle.space is None:
-            W, S = V, Z
-            G, F = on_host(H, gram(W, S, xp), xp=xp)
-        else:
-            U, C = cycle.space
-            kept = int(U.shape[0])
-            size = xp.linalg.vector_norm(U, axis=1)
-            D = 1.0 / xp.where(size > 0, size, 1.0)
-            W, S = xp.concat([C, V], axis=0), xp.concat([U * D[:, None], Z], axis=0)
-            B = xp.stack(cycle.B[:j]).T
-            H, B, D, F = on_host(H, B, xp.astype(D, H.dtype), gram(W, S, xp), xp=xp)
-            G = np.zeros((kept + j + 1, kept + j), dtype=H.dtype)
-            G[:kept, :kept], G[:kept, kept:], G[kept:, kept:] = np.diag(D), B, H
-        P = harmonic_ritz(G, F, min(self.k, G.shape[1]))
-        chosen = None if P is None else select(G, P)
-        if chosen is None:
-            return self.space
-        self.space = rows_times(chosen[1], S, xp), rows_times(chosen[0], W, xp)
+        if j:
+            self.space = cycle.ritz(j, self.k) or self.space
         return self.space

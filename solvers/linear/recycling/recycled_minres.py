@@ -10,25 +10,28 @@ from typing import Any, NamedTuple
 
 from ....backends.namespace import Array
 from ....backends.operators import LinearOperator
-from ....backends.transfer import host_float
 from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
 from ..minres import Minres
 from ..system import System, prepare, run
 from .space import (
+    Adoption,
     RecycleSpace,
     RecyclingResult,
-    check_space,
+    Space,
+    check_recycling,
     gram,
     harmonic_ritz,
-    images,
-    images_still_hold,
     on_host,
-    orthonormal_images,
+    orthonormal,
     remember,
     rows_times,
     select,
+    triangle,
 )
+
+# Of the squared lengths of combinations of unit vectors.
+_INDEPENDENT = 1e-8
 
 
 def recycled_minres(
@@ -92,11 +95,14 @@ def recycled_minres(
     >>> second.n_iter < first.n_iter
     True
     """
-    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=None, hermitian=True)
-    check_space(recycle, b)
-    method = _RecycledMinres(system, check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0))
-    if recycle is not None and recycle.k and method.k and not system.asymmetric:
-        method.adopt(recycle, A)
+    k, ell = check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0)
+    adoption = Adoption(recycle, A, b, triangle, orthonormal) if recycle is not None and k else None
+    ask = None if adoption is None else adoption.ask
+    system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=None, hermitian=True, ask=ask)
+    check_recycling(recycle, b)
+    method = _RecycledMinres(system, k, ell)
+    if adoption is not None and not system.asymmetric:
+        method.adopt(adoption)
     result: RecyclingResult = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit, build=lambda outcome: remember(method, outcome, recycle, A),
@@ -106,25 +112,27 @@ def recycled_minres(
 
 
 class _State(NamedTuple):
-    """The state of MINRES on the projected system, whose ``x`` lacks what the kept directions bring; ``final`` is an iterate
-    that was found good enough."""
+    """The state of MINRES on the projected system, whose ``x`` lacks what the kept directions bring; ``measured`` is the
+    iterate whose residual was recomputed last, from which the next step begins."""
 
     method: _RecycledMinres
     inner: Any
-    final: Array | None = None
+    measured: Array | None = None
 
     @property
     def x(self) -> Array:
         """The iterate."""
-        return self.method.completed(self.inner.x) if self.final is None else self.final
+        return self.method.completed(self.inner.x) if self.measured is None else self.measured
 
 
 class _RecycledMinres:
     def __init__(self, system: System, k: int, ell: int) -> None:
         self.system, self.xp, self.k, self.ell, self.extra = system, system.xp, k, ell, 0
-        self.space: tuple[Array, Array] | None = None
+        self.space: Space | None = None
         self.vectors: list[Array] = []
         self.images: list[Array] = []
+        self.known: list[Any] = []
+        self.counted = 0
         n = system.b.shape[0]
         projected = LinearOperator((n, n), self.project, dtype=system.b.dtype, name="(I - C C^H) A")
         self.minres = Minres(
@@ -139,17 +147,10 @@ class _RecycledMinres:
     def conj(self, rows: Array) -> Array:
         return self.xp.conj(rows) if self.xp.isdtype(rows.dtype, "complex floating") else rows
 
-    def adopt(self, recycle: RecycleSpace, A: Any) -> None:
+    def adopt(self, adoption: Adoption) -> None:
         """Take the kept space with orthonormal images under the present operator."""
-        image = recycle.C
-        known = False
-        if recycle.operator is A:
-            self.extra += 1
-            known = images_still_hold(self.system.A, recycle, self.xp)
-        if not known:
-            image = images(self.system.A, recycle.U, self.xp)
-            self.extra += recycle.k
-        self.space = orthonormal_images(recycle.U, image, self.xp)
+        self.space = adoption.space(self.system.answer)
+        self.extra += adoption.matvecs
 
     def project(self, v: Array) -> Array:
         """``(I - C C^H) A v``, with the projection done twice; the first vectors and images are recorded."""
@@ -159,8 +160,9 @@ class _RecycledMinres:
             for _ in range(2):
                 w = w - self.xp.matmul(self.xp.matmul(self.conj(C), w), C)
         if len(self.vectors) < self.ell:
-            self.vectors.append(v)
-            self.images.append(image)
+            # Copies: the recurrence may change its vectors in place.
+            self.vectors.append(self.xp.asarray(v, copy=True))
+            self.images.append(self.xp.asarray(image, copy=True))
         return w
 
     def completed(self, x: Array) -> Array:
@@ -169,8 +171,9 @@ class _RecycledMinres:
             return x
         U, C = self.space
         self.extra += 1
-        r = self.system.b - self.system.A @ x
-        return x + self.xp.matmul(self.xp.matmul(self.conj(C), r), U)
+        c = self.xp.matmul(self.conj(C), self.system.b - self.system.A @ x)
+        # An operator that has begun to fail must not spoil what there is.
+        return x + self.xp.matmul(self.xp.where(self.xp.isfinite(c), c, self.xp.zeros_like(c)), U)
 
     def start(self, x: Array, r: Array) -> _State:
         if self.space is not None:
@@ -180,37 +183,54 @@ class _RecycledMinres:
         return _State(self, self.minres.start(x, r))
 
     def step(self, state: _State) -> _State:
+        if state.measured is not None:
+            self.extra += 1
+            state = self.start(state.measured, self.system.b - self.system.A @ state.measured)
         return _State(self, self.minres.step(state.inner))
 
     def error(self, state: _State) -> Array:
         return self.minres.error(state.inner)
 
     def verify(self, state: _State) -> tuple[_State, float]:
-        """Recompute ``b - A x`` and start the recurrence from it."""
+        """Recompute ``b - A x``, from which the next step begins; what is to be learnt is read with its norm."""
         x = state.x
         self.extra += 1
         r = self.system.true_residual(x)
-        norm = host_float(self.system.norm(r))
-        return (state._replace(final=x) if norm <= self.system.tolerance else self.start(x, r)), norm
+        norm = self.xp.astype(self.system.norm(r), r.dtype)
+        host, *small = on_host(norm, *self.small(), xp=self.xp)
+        self.known = small or self.known
+        return state._replace(measured=x), float(host.real)
 
-    def learn(self) -> tuple[Array, Array] | None:
-        """Harmonic Ritz vectors of the old space and the recorded Lanczos vectors."""
-        import numpy as np
-
+    def small(self) -> list[Array]:
+        """``G``, ``W^H Z`` and ``Z^H Z`` with ``A Z = W G`` of the old space and the recorded vectors, where they are news."""
         xp = self.xp
-        if not self.vectors or not self.k:
-            return self.space
+        if len(self.vectors) == self.counted or not self.k:
+            return []
+        self.counted = len(self.vectors)
         old = ([], []) if self.space is None else ([self.space[0]], [self.space[1]])
         Z = xp.concat(old[0] + [row[None, :] for row in self.vectors], axis=0)
         AZ = xp.concat(old[1] + [row[None, :] for row in self.images], axis=0)
         size = xp.linalg.vector_norm(Z, axis=1)[:, None]
         size = xp.where(size > 0, size, 1.0)
-        Z, AZ = Z / size, AZ / size
-        Q, R = xp.linalg.qr(AZ.T)
-        W = Q.T
-        G, F = on_host(R, gram(W, Z, xp), xp=xp)
-        if not np.isfinite(G).all() or not np.abs(np.diag(G)).min() > 1e-14 * np.abs(np.diag(G)).max():
+        Q, R = xp.linalg.qr((AZ / size).T)
+        self.Z, self.W = Z / size, Q.T
+        return [R, gram(self.W, self.Z, xp), gram(self.Z, self.Z, xp)]
+
+    def learn(self) -> Space | None:
+        """Harmonic Ritz vectors of the old space and the recorded Lanczos vectors."""
+        import numpy as np
+
+        if not self.known:
             return self.space
-        P = harmonic_ritz(G, F, min(self.k, G.shape[1]))
-        chosen = None if P is None else select(G, P)
-        return self.space if chosen is None else (rows_times(chosen[1], Z, xp), rows_times(chosen[0], W, xp))
+        G, F, N = self.known
+        if not (np.isfinite(G).all() and np.isfinite(N).all()):
+            return self.space
+        # Lanczos vectors lose their orthogonality: combinations that nearly vanish have no images worth keeping.
+        values, vectors = np.linalg.eigh(N)
+        keep = values > _INDEPENDENT * values[-1]
+        Y = vectors[:, keep] / np.sqrt(values[keep])
+        P = harmonic_ritz(G @ Y, F @ Y, min(self.k, Y.shape[1]))
+        chosen = None if P is None else select(G @ Y, P)
+        if chosen is None:
+            return self.space
+        return rows_times(Y @ chosen[1], self.Z, self.xp), rows_times(chosen[0], self.W, self.xp)

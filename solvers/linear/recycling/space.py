@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ....backends.errors import BackendError, InputError
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
-from ....backends.transfer import from_host, host_float, to_host_together
+from ....backends.transfer import from_host, to_host, to_host_together
 from ...iterate import Outcome
 from ...result import LinearResult
+
+# Directions and their images, both as rows.
+Space = tuple[Array, Array]
 
 # Directions of the images below this part of the largest are dropped.
 _RANK = 1e-12
@@ -76,7 +80,7 @@ def remember(method: Any, outcome: Outcome[Any], recycle: RecycleSpace | None, o
     return RecyclingResult(x=outcome.state.x, recycle=kept, evaluations={"matvec": method.matvecs}, **outcome.fields())
 
 
-def check_space(recycle: RecycleSpace | None, b: Array) -> None:
+def check_recycling(recycle: Any, b: Array) -> None:
     """Refuse several right-hand sides, and a memory of another size, library, device or dtype."""
     if b.ndim != 1:
         raise InputError(f"b has shape {tuple(b.shape)}, expected (n,)")
@@ -89,6 +93,76 @@ def check_space(recycle: RecycleSpace | None, b: Array) -> None:
         raise InputError(f"recycle is for systems of order {recycle.U.shape[1]}, b has {b.shape[0]} entries")
     if recycle.U.dtype != b.dtype:
         raise BackendError(f"recycle has dtype {recycle.U.dtype}, b {b.dtype}; convert one of them")
+
+
+class Adoption:
+    """A memory on its way into a solve: what decides about it is read together with the facts of the system.
+
+    ``small`` makes of directions and images the small square matrix that tells which of them are independent, and something
+    to keep; ``finish`` takes directions, images, what was kept and that matrix on the host, and gives the space to use or
+    None. ``matvecs`` counts products.
+    """
+
+    def __init__(
+        self,
+        recycle: RecycleSpace,
+        A: Any,
+        b: Array,
+        small: Callable[[Array, Array, Namespace], tuple[Array, Any]],
+        finish: Callable[[Array, Array, Any, Any, Namespace], Any],
+        same: bool | None = None,
+    ) -> None:
+        self.recycle, self.b, self.small, self.finish = recycle, b, small, finish
+        self.tested = same is None and getattr(recycle, "operator", None) is A
+        self.renewed = not (self.tested or same)
+        self.matvecs = 0
+
+    def ask(self, operator: LinearOperator) -> Array:
+        """What is to be read, as a real vector."""
+        check_recycling(self.recycle, self.b)
+        self.operator, self.xp = operator, array_namespace(recycle=self.recycle.U)
+        facts = [self.reduced()]
+        if self.tested:
+            self.matvecs += 1
+            facts.append(departure(operator, self.recycle, self.xp))
+        return self.xp.concat([_as_real(fact, self.xp) for fact in facts])
+
+    def reduced(self) -> Array:
+        """The small matrix of the directions and their images, under the present operator or believed to be."""
+        U, self.images = self.recycle.U, self.recycle.C
+        if self.renewed:
+            self.matvecs += self.recycle.k
+            self.images = images(self.operator, U, self.xp)
+        matrix, self.kept = self.small(U, self.images, self.xp)
+        return matrix
+
+    def space(self, answer: Any) -> Any:
+        """What ``finish`` makes of what was read."""
+        U, xp = self.recycle.U, self.xp
+        if self.tested:
+            *entries, away, size = answer.astype("float64")
+            if not away <= 1e3 * finfo_eps(U.dtype, xp) ** 0.75 * size:
+                # The same object, but another operator by now.
+                self.renewed = True
+                entries = to_host(_as_real(self.reduced(), xp))
+        else:
+            entries = answer
+        return self.finish(U, self.images, self.kept, _as_square(entries, U.shape[0]), xp)
+
+
+def _as_real(x: Array, xp: Namespace) -> Array:
+    """The entries in a real vector, real and imaginary parts in turn."""
+    if xp.isdtype(x.dtype, "complex floating"):
+        x = xp.stack([xp.real(x), xp.imag(x)], axis=-1)
+    return xp.reshape(x, (-1,))
+
+
+def _as_square(entries: Any, k: int) -> Any:
+    """Its inverse, on the host: a matrix (k, k) in double precision."""
+    import numpy as np
+
+    parts = np.asarray(entries, dtype=np.float64).reshape((k, k, -1))
+    return parts[..., 0] if parts.shape[-1] == 1 else parts[..., 0] + 1j * parts[..., 1]
 
 
 def rows_times(coefficients: Any, rows: Array, xp: Namespace) -> Array:
@@ -114,23 +188,29 @@ def images(A: LinearOperator, U: Array, xp: Namespace) -> Array:
     return (A @ U.T).T
 
 
-def orthonormal_images(U: Array, AU: Array, xp: Namespace) -> tuple[Array, Array] | None:
-    """``U, C`` of the same spaces with ``A U = C`` and orthonormal ``C``; None where fewer than half of the rows are left."""
+def triangle(U: Array, AU: Array, xp: Namespace) -> tuple[Array, Any]:
+    """The triangular factor (k, k) of the normalised images; the orthogonal one and the norms are kept."""
+    # Columns can differ by orders of magnitude: what counts as dependent must not depend on that.
+    size = xp.linalg.vector_norm(AU, axis=1)[:, None]
+    size = xp.where(size > 0, size, 1.0)
+    Q, R = xp.linalg.qr((AU / size).T)
+    return R, (Q, size)
+
+
+def orthonormal(U: Array, AU: Array, kept: Any, R: Any, xp: Namespace) -> Space | None:
+    """``U, C`` of the same spaces with ``A U = C`` and orthonormal ``C``, after `triangle`.
+
+    None where fewer than half of the rows are left.
+    """
     import numpy as np
 
-    # Columns can differ by orders of magnitude: what counts as dependent must not depend on that.
-    norms = xp.sqrt(
-        xp.sum(xp.real(AU) ** 2 + xp.imag(AU) ** 2 if xp.isdtype(AU.dtype, "complex floating") else AU * AU, axis=1)
-    )
-    scale = xp.where(norms > 0, norms, 1.0)[:, None]
-    U, AU = U / scale, AU / scale
-    Q, R = xp.linalg.qr(AU.T)
-    left, s, right = np.linalg.svd(*on_host(R, xp=xp))
-    rank = int((s > max(_RANK, 10 * finfo_eps(U.dtype, xp)) * s[0]).sum()) if s.size and np.isfinite(s).all() else 0
+    if not np.isfinite(R).all():
+        return None
+    (Q, size), (left, s, right) = kept, np.linalg.svd(R)
+    rank = int((s > max(_RANK, 10 * finfo_eps(U.dtype, xp)) * s[0]).sum())
     if 2 * rank < s.size or rank == 0:
         return None
-    C = rows_times(left[:, :rank], Q.T, xp)
-    return rows_times(right[:rank].conj().T / s[:rank], U, xp), C
+    return rows_times(right[:rank].conj().T / s[:rank], U / size, xp), rows_times(left[:, :rank], Q.T, xp)
 
 
 def harmonic_ritz(G: Any, F: Any, k: int) -> Any:
@@ -179,12 +259,9 @@ def select(G: Any, P: Any) -> tuple[Any, Any] | None:
     return Q[:, :rank], P[:, pivots[:rank]] @ inverse
 
 
-def images_still_hold(A: LinearOperator, space: RecycleSpace, xp: Namespace) -> bool:
-    """Whether ``A`` still maps a combination of the directions to that of the images: one product."""
+def departure(A: LinearOperator, space: RecycleSpace, xp: Namespace) -> Array:
+    """How far ``A`` maps a combination of the directions from that of the images, and the size of the latter: one product."""
     weights = xp.cos(xp.arange(space.k, dtype=xp.float64, device=device(space.U)) + 1.0)
     weights = xp.astype(weights, space.U.dtype)
-    image = A @ xp.matmul(weights, space.U)
-    kept = xp.matmul(weights, space.C)
-    difference = host_float(xp.linalg.vector_norm(image - kept))
-    size = host_float(xp.linalg.vector_norm(kept))
-    return bool(difference <= 1e3 * finfo_eps(space.U.dtype, xp) ** 0.75 * size)
+    image, kept = A @ xp.matmul(weights, space.U), xp.matmul(weights, space.C)
+    return xp.stack([xp.linalg.vector_norm(image - kept), xp.linalg.vector_norm(kept)])

@@ -9,7 +9,8 @@ from typing import Any
 from ....backends.errors import BreakdownError
 from ....backends.linalg import solve_triangular
 from ....backends.namespace import Array, Namespace, device, finfo_eps, is_cupy, is_numpy, is_torch
-from ....backends.transfer import host_float
+from ....backends.operators.adapters import Pending
+from ..system import check_pending
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,32 +71,39 @@ def column_norms(v: Array, xp: Namespace) -> Array:
     return xp.sqrt(xp.sum(xp.abs(v) ** 2, axis=0))
 
 
-def factorize(SA: Array, Sb: Array, distortion: float, *, single: bool, xp: Namespace) -> SketchedFactor:
+def factorize(
+    SA: Array, Sb: Array, distortion: float, *, single: bool, pending: Pending, xp: Namespace
+) -> SketchedFactor:
     """Factor ``[S A, S b]`` once: the last columns of its triangle are ``Q^H S b``, and no ``Q`` is formed.
+
+    Whether the arguments are finite (``pending``) is read together with the condition.
 
     Raises
     ------
+    InputError
+        An argument is not finite.
     BreakdownError
         The columns of ``S A``, scaled to unit norm, are dependent to working precision.
     """
     n = SA.shape[1]
     triangle = _upper_factor(xp.concat([SA, Sb], axis=1), xp)
     R, rotated = triangle[:n, :n], triangle[:n, n:]
-    U, sigma, _ = xp.linalg.svd(R, full_matrices=False)
     # Condition of the columns at equal length: what a user's units do to it is no loss of rank.
     lengths = column_norms(R, xp)
     scaled = R / xp.where(lengths > 0, lengths, 1.0)
     try:
         inverse = solve_triangular(scaled, xp.eye(n, dtype=R.dtype, device=device(R)), lower=False, xp=xp)
-        condition = host_float(xp.linalg.vector_norm(inverse))
+        fact = xp.linalg.vector_norm(inverse)
     except BreakdownError:  # a zero on the diagonal, where the library looks
-        condition = math.inf
+        fact = xp.asarray(math.inf, dtype=lengths.dtype, device=device(R))
+    condition = check_pending(pending, xp, fact)
     if not condition * n * finfo_eps(R.dtype, xp) < 0.5:
         raise BreakdownError(
             f"the sketched A is rank deficient in this precision (its columns, scaled to unit norm, have condition "
             f"{condition:.1e}): drop dependent columns of A or pass damp > 0; if A has full rank, "
             "raise d or take a safer sketch"
         )
+    U, sigma, _ = xp.linalg.svd(R, full_matrices=False)
     x0 = solve_triangular(R, rotated, lower=False, xp=xp)
     return SketchedFactor(R, U, sigma, x0[:, 0] if single else x0, xp.linalg.vector_norm(sigma), distortion, xp)
 

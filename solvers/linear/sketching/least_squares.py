@@ -14,7 +14,7 @@ from typing import Any
 from ....backends.errors import InputError
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator, as_operator
-from ....backends.transfer import host_float
+from ....backends.operators.adapters import Pending
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
 from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..golub_kahan import LeastSquaresResult, _damped
@@ -127,8 +127,9 @@ def lstsq_sketched(
     """
     method, kind = check_choice(method, "method", METHODS), check_choice(sketch, "sketch", KINDS)
     xp = array_namespace(b=b, A=A) if is_array(A) else array_namespace(b=b)
-    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True)
-    operator = as_operator(A, like=b, name="A", square=False)
+    check_array(b, "b", xp, ndim=(1, 2), allow_complex=True, finite=False)
+    pending = [("b", xp.all(xp.isfinite(b)))]
+    operator = as_operator(A, like=b, name="A", square=False, pending=pending)
     m, n = operator.shape
     if m != b.shape[0]:
         raise InputError(f"A has shape {operator.shape}, expected {b.shape[0]} rows as b has")
@@ -146,7 +147,7 @@ def lstsq_sketched(
     else:
         rtol = check_scalar(rtol, "rtol", non_negative=True)
     dense = A if is_array(A) and A.dtype == b.dtype else None
-    factor = _sketched(dense, operator, b, kind, rows, damp, rng, xp)
+    factor = _sketched(dense, operator, b, kind, rows, damp, rng, xp, pending)
     if damp > 0:
         zeros = xp.zeros((n, *b.shape[1:]), dtype=b.dtype, device=device(b))
         dense = None
@@ -159,11 +160,12 @@ def lstsq_sketched(
     )
 
     def finish(outcome: Outcome[Any]) -> LeastSquaresResult:
-        at = outcome.state.at
+        state = outcome.state
+        residual_norm, normal_norm = state.norms or run.read(state.at)[1]
         return LeastSquaresResult(
-            x=at.x,
-            residual_norm=host_float(xp.max(at.r_norm)),
-            normal_norm=host_float(xp.max(at.normal_norm)),
+            x=state.at.x,
+            residual_norm=residual_norm,
+            normal_norm=normal_norm,
             evaluations={"matvec": run.matvecs},
             **outcome.fields(),
         )
@@ -192,8 +194,9 @@ def _default_rows(method: str, kind: str, m: int, n: int) -> int:
 
 
 def _sketched(
-    A: Array | None, operator: LinearOperator, b: Array, kind: str, d: int, damp: float, rng: Any, xp: Namespace
-) -> SketchedFactor:
+    A: Array | None, operator: LinearOperator, b: Array, kind: str, d: int, damp: float, rng: Any, xp: Namespace,
+    pending: Pending,
+) -> SketchedFactor:  # fmt: skip
     """Factor of the sketched problem; only ``A`` and ``b`` are sketched, the rows of ``damp`` are kept as they are."""
     m, n = operator.shape
     columns = b if b.ndim == 2 else b[:, None]
@@ -205,7 +208,7 @@ def _sketched(
     if damp > 0:
         SA = xp.concat([SA, damp * xp.eye(n, dtype=b.dtype, device=device(b))], axis=0)
         Sb = xp.concat([Sb, xp.zeros((n, columns.shape[1]), dtype=b.dtype, device=device(b))], axis=0)
-    return factorize(SA, Sb, distortion, single=b.ndim == 1, xp=xp)
+    return factorize(SA, Sb, distortion, single=b.ndim == 1, pending=pending, xp=xp)
 
 
 def _columns_through(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ....backends.namespace import Array
-from ....backends.transfer import host_float
 from .factor import column_norms
 from .refinement import Point, Refinement
 
@@ -57,12 +56,13 @@ class Fossils(Refinement):
 
 
 class Sketching(NamedTuple):
-    """A point, the one before it, the smallest error so far and the steps since."""
+    """A point, the one before it, the smallest error so far, the steps since, and the norms of the point once read."""
 
     at: Point
     x_old: Array
     best: Array
     since: Array
+    norms: tuple[float, float] | None = None
 
     @property
     def x(self) -> Array:
@@ -96,4 +96,5 @@ class IterativeSketching(Refinement):
 
     def verify(self, state: Sketching) -> tuple[Sketching, float]:
         """Each state already holds the truth."""
-        return state, host_float(state.at.error)
+        error, norms = self.read(state.at)
+        return state._replace(norms=norms), error

@@ -254,7 +254,7 @@ def _sparse(
     def gather(source: Array, target: Array, k: int) -> Action:
         def apply(v: Array) -> Array:
             weights = moved if v.ndim == 1 else moved[:, None]
-            return segment_sum(weights * xp.take(v, source, axis=0), target, k, xp=xp)
+            return segment_sum(weights * xp.take(v, source, axis=0), target, k, xp=xp, trusted=True)
 
         return apply
 

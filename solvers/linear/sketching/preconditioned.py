@@ -11,7 +11,6 @@ from typing import Any
 
 from ....backends.namespace import Array, Namespace
 from ....backends.operators import LinearOperator
-from ....backends.transfer import host_float
 from ..golub_kahan import Limits
 from ..lsqr import _Lsqr
 from ..system import System
@@ -91,4 +90,5 @@ class SketchAndSolve(Refinement):
 
     def verify(self, state: Pass) -> tuple[Pass, float]:
         """The error that the sketch left."""
-        return state, host_float(state.at.error)
+        error, norms = self.read(state.at)
+        return state._replace(norms=norms), error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ....backends.namespace import Array, Namespace, finfo_eps
 from ....backends.operators import LinearOperator
-from ....backends.transfer import host_bool, host_float
+from ....backends.transfer import to_host
 from .factor import SketchedFactor, column_norms
 from .products import residual_and_gradient
 
@@ -34,11 +34,13 @@ class Point(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """A pass under way: the point it started from, the method's own state, and its steps so far."""
+    """A pass under way: the point it started from, the method's own state, its steps so far, and where they have been read
+    the largest norms of a column of ``r`` and ``A^H r``."""
 
     at: Point
     inner: Any
     steps: int
+    norms: tuple[float, float] | None = None
 
     @property
     def x(self) -> Array:
@@ -111,10 +113,22 @@ class Refinement:
 
         The gradient says which is worse: a start far off has a small backward error for being long, not for being near.
         """
+        xp, at = self.xp, state.at
         if state.steps == 0:
-            return state, host_float(state.at.error)
-        xp, at, new = self.xp, state.at, self.look(state.at.x + self.correction(state.inner))
+            error, norms = self.read(at)
+            return state._replace(norms=norms), error
+        new = self.look(at.x + self.correction(state.inner))
         shorter = xp.max(column_norms(new.g, xp)) <= xp.max(column_norms(at.g, xp))
-        if host_bool(shorter | (new.error <= at.error)):
-            at = new
-        return Pass(at, self.begin(at), 0), host_float(at.error)
+        better = xp.astype(shorter | (new.error <= at.error), at.error.dtype)
+        taken, *facts = (float(fact) for fact in to_host(xp.concat([better[None], self.facts(new), self.facts(at)])))
+        at, (error, *sizes) = (new, facts[:3]) if taken else (at, facts[3:])
+        return Pass(at, self.begin(at), 0, (sizes[0], sizes[1])), error
+
+    def facts(self, at: Point) -> Array:
+        """The error of a point and the largest norms of a column (3,)."""
+        return self.xp.stack([at.error, self.xp.max(at.r_norm), self.xp.max(at.normal_norm)])
+
+    def read(self, at: Point) -> tuple[float, tuple[float, float]]:
+        """The same on the host."""
+        error, r_norm, normal_norm = (float(fact) for fact in to_host(self.facts(at)))
+        return error, (r_norm, normal_norm)
