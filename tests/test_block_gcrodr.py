@@ -15,6 +15,8 @@ from xpsolve.backends.transfer import count_transfers, to_host
 from xpsolve.problems import convection_diffusion_sequence, darcy_sequence, spd_with_condition
 from xpsolve.solvers.linear import block_gcrodr, cg, deflated_cg, gcrodr, gmres, recycled_minres
 from xpsolve.solvers.linear.preconditioners import ilu
+from xpsolve.solvers.linear.recycling.block_arnoldi import BlockCycle
+from xpsolve.solvers.linear.system import prepare
 from xpsolve.solvers.result import Status
 
 
@@ -81,6 +83,53 @@ def test_a_block_of_one_is_gcrodr(M: Any) -> None:
         assert abs(single.n_iter - block.n_iter) <= 1
         np.testing.assert_allclose(block.x[:, 0], single.x, rtol=1e-5, atol=1e-7 * np.abs(single.x).max())
         kept, block_kept = single.recycle, block.recycle
+
+
+def cycle_of(A: np.ndarray, B: np.ndarray, vectors: int, rtol: float = 1e-8, space: Any = None) -> BlockCycle:
+    system = prepare(A, B, x0=None, rtol=rtol, atol=0.0, M=None)
+    return BlockCycle(system, np.zeros_like(B), B, space, vectors)
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize("deflated", [False, True])
+def test_a_cycle_keeps_its_relations(complex_: bool, deflated: bool) -> None:
+    """``A V = W G``, ``W`` orthonormal or zero, and the norms carried on the host are those of the residuals formed."""
+    A, B = general(60, complex_=complex_), columns(60, 4, complex_=complex_)
+    B[:, 2] = B[:, 0] - 2.0 * B[:, 1] + 1e-4 * columns(60, 1, 7)[:, 0]  # partly worth a direction of its own
+    B[:, 3] = 1e6 * (B[:, 0] + 1e-9 * columns(60, 1, 8)[:, 0])  # not at all: below the tolerance
+    space = None
+    if deflated:
+        C = np.linalg.qr(columns(60, 5, 9, complex_))[0].T
+        space = np.linalg.solve(A, C.T).T, C
+        B = B - C.T @ (C.conj() @ B)
+    cycle = cycle_of(A, B, 90, space=space)
+    assert cycle.q == 3
+    kept, q = cycle.kept, cycle.q
+    for j in range(1, cycle.m + 1):
+        cycle.extend(j - 1)
+        V, rows = cycle.V[: j * q], kept + (j + 1) * q
+        np.testing.assert_allclose(A @ V.T, cycle.W[:rows].T @ cycle.G[:rows, : j * q], atol=1e-12)
+        W = cycle.W[:rows]
+        alive = np.abs(W).max(axis=1) > 0
+        np.testing.assert_allclose(W.conj() @ W.T, np.diag(1.0 * alive), atol=1e-12)
+        assert alive.sum() <= 60
+        truth = np.linalg.norm(B - A @ cycle.form(j), axis=0)
+        # What was left out of the block is in the norms, at right angles to the rest, which is almost true.
+        allowed = 1e-6 * truth + 0.7 * cycle.small.left_out + 1e-13 * np.linalg.norm(B, axis=0)
+        assert np.all(np.abs(cycle.norms(j) - truth) <= allowed)
+    assert 0 < (cycle.small.left_out / np.linalg.norm(B, axis=0)).max() < 0.1 * 1e-8
+    assert alive.sum() == 60  # the whole space, and not a direction more
+    assert cycle.small.exhausted is not None
+
+
+def test_invariant_directions_leave_the_cycle() -> None:
+    A, B = np.diag(np.arange(1.0, 41.0)), np.zeros((40, 3))
+    B[3, 0], B[[7, 9], 1], B[10:, 2] = 1.0, 1.0, 1.0
+    cycle = cycle_of(A, B, 24)
+    for j in range(4):
+        cycle.extend(j)
+    alive = (np.abs(cycle.V) > 0).any(axis=1).reshape(-1, 3).sum(axis=1)
+    assert alive[:5].tolist() == [3, 2, 1, 1, 1]
 
 
 def test_without_memory_it_is_restarted_block_gmres() -> None:
@@ -201,12 +250,13 @@ def test_singular_operators_are_said() -> None:
     # One column lies in the range, the other does not: the first is solved all the same.
     A, B = np.diag(np.append(np.linspace(1.0, 3.0, 30), 0.0)), columns(31, 2)
     B[-1] = 0.0, 1.0
-    with pytest.warns(ConvergenceWarning):
-        result = block_gcrodr(A, B, rtol=1e-8)
-    assert result.status in (Status.SINGULAR, Status.STAGNATED)
-    assert np.linalg.norm(B[:, 0] - A @ result.x[:, 0]) <= 1.01e-8 * np.linalg.norm(B[:, 0])
-    # What no x can take away is left of the other, and its iterate has not run off into the null space.
-    assert 1.0 <= np.linalg.norm(B[:, 1] - A @ result.x[:, 1]) <= 1.03 * np.linalg.norm(B[:, 1])
+    for options in ({}, {"m": 62, "k": 0}, {"m": 31, "k": 4}):
+        with pytest.warns(ConvergenceWarning):
+            result = block_gcrodr(A, B, rtol=1e-8, **options)
+        assert result.status in (Status.SINGULAR, Status.STAGNATED)
+        assert np.linalg.norm(B[:, 0] - A @ result.x[:, 0]) <= 1.01e-8 * np.linalg.norm(B[:, 0])
+        # What no x can take away is left of the other, and its iterate has not run off into the null space.
+        assert 1.0 <= np.linalg.norm(B[:, 1] - A @ result.x[:, 1]) <= 1.03 * np.linalg.norm(B[:, 1])
     # Both do, and the singular operator is no obstacle.
     B[-1] = 0.0
     assert block_gcrodr(A, B, rtol=1e-8).converged
@@ -261,7 +311,7 @@ def test_limits_callbacks_and_looks() -> None:
 
 
 def test_the_space_passes_between_solvers() -> None:
-    A, B = poisson(25), columns(625, 4)
+    A, B = poisson(25), columns(625, 10)
     cold = gcrodr(A, B[:, 0], rtol=1e-8)
     block_cold = block_gcrodr(A, B, rtol=1e-8)
     for solver, options in ((gcrodr, {}), (deflated_cg, {}), (recycled_minres, {})):

@@ -78,6 +78,12 @@ class BlockCycle:
         inside = s[:, None] * right / size
         rest = np.where(unit > 0, np.linalg.norm(inside[q:], axis=0), lengths)
         basis = Q @ xp.astype(from_host(left[:, :q], like=Q, xp=xp), Q.dtype)
+        if self.space is not None:
+            # Of a small combination of large residuals, what rounding left along C is no longer small. The factor is the
+            # identity up to the square of that, and up to phases.
+            basis, R = xp.linalg.qr(self.pass_over(self.space[1], basis)[0])
+            phase = xp.linalg.diagonal(R)
+            basis = basis * (phase / xp.astype(xp.abs(phase), phase.dtype))
         return basis, inside[:q], rest.tolist(), lengths.tolist()
 
     def extend(self, j: int) -> None:
