@@ -83,7 +83,8 @@ class BlockCycle:
             # identity up to the square of that, and up to phases.
             basis, R = xp.linalg.qr(self.pass_over(self.space[1], basis)[0])
             phase = xp.linalg.diagonal(R)
-            basis = basis * (phase / xp.astype(xp.abs(phase), phase.dtype))
+            length = xp.abs(phase)
+            basis = basis * (phase / xp.astype(xp.where(length > 0, length, xp.ones_like(length)), phase.dtype))
         return basis, inside[:q], rest.tolist(), lengths.tolist()
 
     def extend(self, j: int) -> None:
