@@ -99,7 +99,7 @@ def block_gcrodr(
     With ``A Z = C B + V H`` of a cycle and its residuals ``R = V E g``, each column takes the ``y`` of
     ``min ||E g_j - H y||``. Keeps ``m + 2 k + p`` vectors, ``m`` more with a preconditioner; beside the products a step costs
     ``O(n m p)``, a cycle ``O(m^3)`` on the host. It pays where a pass over ``A`` costs about the same for one and for many
-    vectors; where ``A`` is cheap and sparse, `gcrodr` column by column takes about the same time.
+    vectors; where ``A`` is cheap and sparse, on the host, `gcrodr` column by column is as fast or a little faster.
 
     A column that has met its tolerance leaves the block at the next cycle, as do combinations of columns below a tenth of
     the tolerances.
