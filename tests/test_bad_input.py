@@ -230,6 +230,30 @@ TABLE = [
         {"M": INVERSE},
     ),
     Entry(
+        "block_gcrodr",
+        linear.block_gcrodr,
+        {"A": A, "B": np.eye(4)[:, :2], "x0": np.zeros((4, 2))},
+        {
+            "A": (*BESIDE, *MATRIX),
+            "B": RIGHT,
+            "x0": (*BESIDE, "empty", "too short", "too many dimensions", "columns"),
+        },
+        {
+            "rtol": TOLERANCE,
+            "atol": TOLERANCE,
+            "m": (*COUNT, (1, InputError)),
+            "k": COUNT,
+            "recycle": (("space", BackendError), (3, BackendError)),
+            **LOOP,
+        },
+    ),
+    Entry(
+        "block_gcrodr, M",
+        linear.block_gcrodr,
+        {"A": A, "B": np.eye(4)[:, :2], "M": np.eye(4)},
+        {"M": INVERSE},
+    ),
+    Entry(
         "regularization_path",
         linear.regularization_path,
         {"A": A, "b": B, "shifts": [1.0, 0.1], "t": 2},

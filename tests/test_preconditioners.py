@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 import warnings
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, BreakdownError, InputError, MissingDependencyError
 from xpsolve.backends.operators import LinearOperator
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.linear import cg
+from xpsolve.solvers.linear import cg, gmres
 from xpsolve.solvers.linear.preconditioners import (
     amg,
     block_jacobi,
@@ -252,6 +253,107 @@ def test_ilu_serves_gmres_and_says_it_is_not_symmetric() -> None:
     np.testing.assert_allclose(exact @ (A @ (1j * rhs(900))), 1j * rhs(900), atol=1e-10)
     with pytest.raises(BreakdownError, match="singular"):
         ilu(np.zeros((3, 3)) + np.diag([1.0, 0.0, 1.0]))
+
+
+class DeviceArray:
+    """As much of a CuPy array as the incomplete factorisations touch; NumPy cannot read it."""
+
+    __array__ = None
+
+    def __init__(self, a: np.ndarray) -> None:
+        self.a, self.dtype, self.shape, self.ndim = a, a.dtype, a.shape, a.ndim
+
+    real = property(lambda self: DeviceArray(self.a.real))
+    imag = property(lambda self: DeviceArray(self.a.imag))
+
+    def astype(self, dtype: Any) -> DeviceArray:
+        return DeviceArray(self.a.astype(dtype))
+
+    def __add__(self, other: DeviceArray) -> DeviceArray:
+        return DeviceArray(self.a + other.a)
+
+    def __rmul__(self, factor: complex) -> DeviceArray:
+        return DeviceArray((factor * self.a).astype(np.result_type(self.a.dtype, np.complex64)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("build", [ic0, ilu])
+def test_factors_of_a_device_matrix_stay_there(monkeypatch: pytest.MonkeyPatch, build: Any, dtype: str) -> None:
+    """What CuPy is asked for, checked by a stand-in: the matrix is read once, vectors never; see the test on a GPU below."""
+    host = sparse_spd(30, complex_=dtype.startswith("complex")).astype(dtype)
+    reads: list[str] = []
+
+    class Matrix:
+        __module__ = "cupyx.scipy.sparse"
+        shape, dtype = host.shape, host.dtype
+
+        def get(self) -> sps.csr_array:
+            reads.append("matrix")
+            return host
+
+    class SuperLU:
+        __module__ = "cupyx.scipy.sparse.linalg"
+
+        def __init__(self, factor: Any) -> None:
+            assert isinstance(factor, spla.SuperLU)
+            self.factor = factor
+
+        def solve(self, rhs: DeviceArray, trans: str = "N") -> DeviceArray:
+            assert isinstance(rhs, DeviceArray)
+            assert rhs.dtype == host.dtype  # CuPy would convert, and complain of complex values
+            assert trans in ("N", "T", "H")
+            return DeviceArray(self.factor.solve(np.asfortranarray(rhs.a), trans))
+
+    linalg = types.ModuleType("cupyx.scipy.sparse.linalg")
+    linalg.SuperLU = SuperLU  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cupyx.scipy.sparse.linalg", linalg)
+    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.sparse"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    there, here = build(Matrix()), build(host)
+    assert reads == ["matrix"]
+    assert there.tags == here.tags
+    for v in (
+        rhs(30).astype(dtype),
+        np.stack([rhs(30), rhs(30)[::-1]], axis=1).astype(dtype),
+        1j * rhs(30).astype(dtype),
+    ):
+        for M, N in ((there, here), (there.H, here.H)):
+            np.testing.assert_array_equal((M @ DeviceArray(v)).a, N @ v)
+    with pytest.raises(BackendError, match="vectors of CuPy"):
+        there @ rhs(30).astype(dtype)
+    with pytest.raises(BackendError, match="vectors of NumPy"):
+        here @ DeviceArray(rhs(30).astype(dtype))
+    assert reads == ["matrix"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("build", [ic0, ilu])
+def test_factors_on_a_gpu(build: Any, dtype: str) -> None:
+    cupy = pytest.importorskip("cupy")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    import cupyx.scipy.sparse as device_sparse
+
+    turn = sps.diags_array(np.exp(1j * np.arange(400.0) if dtype.startswith("complex") else np.zeros(400)))
+    host = sps.csr_array(turn.conj() @ poisson(20) @ turn).astype(dtype)
+    matrix = device_sparse.csr_matrix(sps.csr_matrix(host))
+    there, here = build(matrix), build(host)
+    tol = 1e-4 if dtype in ("float32", "complex64") else 1e-11
+    for v in (rhs(400).astype(dtype), np.stack([rhs(400), rhs(400)[::-1]], axis=1).astype(dtype)):
+        for M, N in ((there, here), (there.H, here.H)):
+            z = M @ cupy.asarray(v)
+            assert isinstance(z, cupy.ndarray)
+            assert z.dtype == v.dtype
+            np.testing.assert_allclose(z.get(), N @ v, rtol=tol, atol=tol)
+    b = rhs(400).astype(dtype)
+    solver = cg if build is ic0 else gmres
+    ours, theirs = solver(matrix, cupy.asarray(b), M=there, rtol=1e-4), solver(host, b, M=here, rtol=1e-4)
+    assert ours.converged
+    assert abs(ours.n_iter - theirs.n_iter) <= 10  # a GPU looks every ten steps
+    np.testing.assert_allclose(
+        (build(cupy.asarray(host.toarray())) @ cupy.asarray(b)).get(), here @ b, rtol=tol, atol=tol
+    )
 
 
 @pytest.mark.parametrize("complex_", [False, True])

@@ -50,7 +50,12 @@ def _found(A: Any, name: str) -> Array:
     )
 
 
-def scipy_matrix(A: Any, what: str) -> Any:
+def is_cupy_matrix(A: Any) -> bool:
+    """Whether ``A`` is a sparse or dense matrix on a CUDA device, of CuPy."""
+    return type(A).__module__.split(".")[0] in {"cupy", "cupyx"} and hasattr(A, "get") and hasattr(A, "shape")
+
+
+def scipy_matrix(A: Any, what: str, takes: str = "SciPy") -> Any:
     """``A`` as SciPy CSC, square and finite; a NumPy array is taken too."""
     import numpy as np
     from scipy import sparse
@@ -59,7 +64,7 @@ def scipy_matrix(A: Any, what: str) -> Any:
         matrix = sparse.csc_array(A)
     else:
         raise BackendError(
-            f"A is a {type(A).__module__}.{type(A).__name__}: {what} works on the host and takes SciPy sparse matrices; "
+            f"A is a {type(A).__module__}.{type(A).__name__}: {what} works on the host and takes sparse matrices of {takes}; "
             "on other libraries use jacobi, block_jacobi or chebyshev_polynomial"
         )
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:

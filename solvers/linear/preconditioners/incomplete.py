@@ -1,5 +1,6 @@
 """Incomplete factorisations: the Cholesky factor on the pattern of the matrix (Meijerink and van der Vorst 1977), and
-SciPy's threshold LU for nonsymmetric systems. Host only: their triangular solves go one row after the other."""
+SciPy's threshold LU for nonsymmetric systems. Both are computed on the host; of a CuPy matrix the factors are then moved to its
+device and solved there, by cuSPARSE."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from ....backends.errors import BreakdownError, InputError
 from ....backends.namespace import Array
 from ....backends.operators import LinearOperator
 from ....backends.validation import check_scalar
-from .common import is_hermitian, scipy_matrix
-from .triangular import SparseTriangle, solve_factored
+from .common import is_cupy_matrix, is_hermitian, scipy_matrix
+from .triangular import SparseTriangle, on_device, solve_factored
 
 # Below this many entries the interpreter is done before a compiler would have started.
 _WORTH_COMPILING = 50_000
@@ -25,13 +26,13 @@ def ic0(A: Any) -> LinearOperator:
 
     Parameters
     ----------
-    A : SciPy sparse matrix or NumPy array (n, n)
+    A : SciPy or CuPy sparse matrix, NumPy or CuPy array (n, n)
         Hermitian positive definite.
 
     Returns
     -------
     LinearOperator
-        ``M`` (n, n) for NumPy vectors (n,) and (n, k), tagged symmetric and positive.
+        ``M`` (n, n) for vectors (n,) and (n, k) of the library of ``A``, tagged symmetric and positive.
 
     Raises
     ------
@@ -40,10 +41,13 @@ def ic0(A: Any) -> LinearOperator:
     BreakdownError
         The factorisation met non-positive pivots even with a large shift.
     BackendError
-        ``A`` is no SciPy matrix.
+        ``A`` is no matrix of SciPy or CuPy.
 
     Notes
     -----
+    A CuPy matrix is factored on the host; ``M`` is applied on its device, where the triangular solves have little to do at
+    once: `jacobi`, `block_jacobi` and `chebyshev_polynomial` suit a GPU better.
+
     ``L`` has the pattern of the lower triangle of ``A``, and ``L L^H = A`` there. Where a pivot is not positive,
     ``A + alpha diag(A)`` is factored instead, ``alpha`` from 1e-3 doubled until it succeeds. Compiled if numba is
     installed and the matrix large; else about a microsecond for each pair of entries.
@@ -66,7 +70,8 @@ def ic0(A: Any) -> LinearOperator:
     import numpy as np
     from scipy import sparse
 
-    matrix = scipy_matrix(A, "ic0")
+    there = is_cupy_matrix(A)
+    matrix = scipy_matrix(A.get() if there else A, "ic0", "SciPy and CuPy")
     if not is_hermitian(matrix):
         raise InputError("A is not Hermitian: ic0 needs a Hermitian positive definite matrix; use ilu")
     d = matrix.diagonal()
@@ -75,7 +80,7 @@ def ic0(A: Any) -> LinearOperator:
     lower = sparse.csr_array(sparse.tril(matrix))
     lower.sort_indices()
     factor = _factor(lower)
-    triangle = SparseTriangle(sparse.csr_array((factor, lower.indices, lower.indptr), shape=lower.shape))
+    triangle = SparseTriangle(sparse.csr_array((factor, lower.indices, lower.indptr), shape=lower.shape), there=there)
 
     def apply(v: Array) -> Array:
         return triangle.solve(triangle.solve(v), adjoint=True)
@@ -91,7 +96,7 @@ def ilu(A: Any, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> LinearOper
 
     Parameters
     ----------
-    A : SciPy sparse matrix or NumPy array (n, n)
+    A : SciPy or CuPy sparse matrix, NumPy or CuPy array (n, n)
         Any nonsingular matrix.
     drop_tol : float
         Entries below this fraction of their column's norm are dropped.
@@ -101,8 +106,8 @@ def ilu(A: Any, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> LinearOper
     Returns
     -------
     LinearOperator
-        ``M`` (n, n) for NumPy vectors. It is **not symmetric** even where ``A`` is, and has no tags: conjugate gradients
-        and MINRES stagnate with it. For them take `ic0`.
+        ``M`` (n, n) for vectors of the library of ``A``. It is **not symmetric** even where ``A`` is, and has no tags:
+        conjugate gradients and MINRES stagnate with it. For them take `ic0`.
 
     Raises
     ------
@@ -110,6 +115,12 @@ def ilu(A: Any, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> LinearOper
         The factorisation met a zero pivot.
     InputError, BackendError
         A bad matrix or option.
+
+    Notes
+    -----
+    A CuPy matrix is factored on the host by SuperLU too; the factors are moved to its device, where
+    ``cupyx.scipy.sparse.linalg.SuperLU`` solves with them. Equal options give equal factors everywhere (CuPy's own ``spilu``
+    means another, pivot-free factorisation by ``fill_factor=1``).
 
     References
     ----------
@@ -130,11 +141,14 @@ def ilu(A: Any, drop_tol: float = 1e-4, fill_factor: float = 10.0) -> LinearOper
     fill = check_scalar(fill_factor, "fill_factor", positive=True)
     if fill < 1:
         raise InputError(f"fill_factor is {fill}, expected at least 1")
-    matrix = scipy_matrix(A, "ilu")
+    there = is_cupy_matrix(A)
+    matrix = scipy_matrix(A.get() if there else A, "ilu", "SciPy and CuPy")
     try:
         factor = linalg.spilu(matrix, drop_tol=drop, fill_factor=fill)
     except RuntimeError as err:
         raise BreakdownError(f"the incomplete LU factorisation failed ({err}); A may be singular") from err
+    if there:
+        factor = on_device(factor)
 
     def forward(v: Array) -> Array:
         return solve_factored(factor, matrix.dtype, v, "N")

@@ -1,5 +1,6 @@
 """Sequences of systems: solvers that remember, an order in which remembering pays, and drivers for whole sequences."""
 
+from .block_gcrodr import block_gcrodr
 from .deflated_cg import deflated_cg
 from .gcrodr import gcrodr
 from .recycled_minres import recycled_minres
@@ -11,6 +12,7 @@ __all__ = [
     "RecycleSpace",
     "RecyclingResult",
     "SequenceResult",
+    "block_gcrodr",
     "deflated_cg",
     "gcrodr",
     "order_fft",
