@@ -32,8 +32,8 @@ class Method(Protocol[State]):
 
     A method whose error may rise again sets the attribute ``keep_best``: a run that does not converge then ends with the
     best state it looked at, not with the last. One that must itself read the host now and then (a restarted method at the end
-    of a cycle) says how many steps ahead by ``ahead(state)``: the look before that moves there, and one synchronisation serves
-    both.
+    of a cycle) says how many steps ahead by ``ahead(state)`` (zero: not known): the look before that moves there, and one
+    synchronisation serves both.
     """
 
     def step(self, state: State) -> State:
@@ -247,7 +247,7 @@ class _Run(Generic[State]):
             if time.monotonic() > deadline:
                 return Status.TIME_LIMIT
             burst = check_every
-            if ahead is not None and (until := ahead(state)) < 2 * check_every:
+            if ahead is not None and 0 < (until := ahead(state)) < 2 * check_every:
                 burst = until
             burst = min(burst, maxiter - n_iter)
             for _ in range(burst):

@@ -115,12 +115,12 @@ def prepare(
     M: Any,
     hermitian: bool = False,
     name: str = "b",
-    ask: Callable[[LinearOperator], Array] | None = None,
+    ask: Callable[[LinearOperator, Array], Array] | None = None,
 ) -> System:
     """Check the arguments that every solver of ``A x = b`` shares; errors name them (``name`` is the right-hand side's).
 
     With ``hermitian`` two products with ``A`` (and ``M``) look whether they are. All that must be known on the host is
-    read in one transfer, with the real vector that ``ask`` makes of the operator.
+    read in one transfer, with the real vector that ``ask`` makes of the operator and ``b``.
     """
     xp = array_namespace(**{name: b, "x0": x0})
     check_array(b, name, xp, ndim=(1, 2), allow_complex=True, finite=False)
@@ -137,7 +137,7 @@ def prepare(
         bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
         largest = xp.max(bounds)
         facts = [largest, *(asymmetry(op, b, xp) for op in probed)]
-        asked = [] if ask is None else [ask(operator)]
+        asked = [] if ask is None else [ask(operator, b)]
     facts += [xp.astype(fact, norms.dtype) for _, fact in pending]
     read = to_host(xp.concat([xp.stack(facts), xp.reshape(bounds, (-1,)), *asked]))
     known = len(facts) + math.prod(bounds.shape)

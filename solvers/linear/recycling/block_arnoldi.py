@@ -13,7 +13,7 @@ from typing import Any
 from ....backends.namespace import Array, device, finfo_eps
 from ....backends.transfer import from_host
 from ..system import System
-from .space import on_host
+from .space import Space, on_host
 
 # A second pass shrinks what was rounding, and nothing else, by half.
 _ROUNDING = 0.5
@@ -31,7 +31,7 @@ class BlockCycle:
     can be formed later.
     """
 
-    def __init__(self, system: System, x: Array, r: Array, space: tuple[Array, Array] | None, vectors: int) -> None:
+    def __init__(self, system: System, x: Array, r: Array, space: Space | None, vectors: int) -> None:
         xp = self.xp = system.xp
         self.system, self.x, self.r, self.space = system, x, r, space
         self.complex = system.complex

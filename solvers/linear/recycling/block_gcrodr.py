@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ....backends.errors import InputError
 from ....backends.namespace import Array
 from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_count
@@ -20,17 +19,18 @@ from ...result import Status
 from ..system import System, prepare, run
 from .block_arnoldi import BlockCycle
 from .space import (
+    Adoption,
     RecycleSpace,
     RecyclingResult,
-    check_space,
+    Space,
+    check_recycling,
     gram,
     harmonic_ritz,
-    images,
-    images_still_hold,
     on_host,
-    orthonormal_images,
+    orthonormal,
     rows_times,
     select,
+    triangle,
 )
 
 # As of the other solvers of this room: this much longer is no sign against the memory.
@@ -122,17 +122,19 @@ def block_gcrodr(
     >>> second.converged, second.n_iter < first.n_iter
     (True, True)
     """
-    system = prepare(A, B, x0=x0, rtol=rtol, atol=atol, M=M, name="B")
-    if B.ndim != 2:
-        raise InputError(f"B has shape {tuple(B.shape)}, expected (n, p); for one right-hand side see gcrodr")
-    check_space(recycle, B[:, 0])
+    k = k if k is None else check_count(k, "k", minimum=0)
+    adoption = None
+    if recycle is not None and k != 0:
+        adoption = Adoption(recycle, A, triangle, orthonormal, same=same_operator, block=True)
+    ask = None if adoption is None else adoption.ask
+    system = prepare(A, B, x0=x0, rtol=rtol, atol=atol, M=M, name="B", ask=ask)
+    check_recycling(recycle, B, block=True)
     p = int(B.shape[1])
     m = 20 * (p + 1) if m is None else check_count(m, "m", minimum=2)
-    k = 4 * (p + 4) if k is None else check_count(k, "k", minimum=0)
-    k = min(k, m - 1, int(B.shape[0]) - 1)
+    k = min(4 * (p + 4) if k is None else k, m - 1, int(B.shape[0]) - 1)
     method = _BlockGcroDR(system, m, k)
-    if recycle is not None and k:
-        method.adopt(recycle, A, same_operator)
+    if adoption is not None and k:
+        method.adopt(adoption)
     result: RecyclingResult = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit, build=lambda outcome: _remember(method, outcome, recycle, A),
@@ -184,19 +186,13 @@ class _BlockGcroDR:
         self.system, self.m, self.k, self.xp, self.matvecs = system, m, k, system.xp, 0
         self.broken = Status.STAGNATED
         self.filled: tuple[BlockCycle, int] | None = None
-        self.space: tuple[Array, Array] | None = None
+        self.space: Space | None = None
         self.still = 0
 
-    def adopt(self, recycle: RecycleSpace, A: Any, same: bool | None) -> None:
-        """Take the kept space, with images under the present operator."""
-        if same is None and recycle.operator is A:
-            self.matvecs += 1
-            same = images_still_hold(self.system.A, recycle, self.xp)
-        if not same:
-            self.matvecs += recycle.k
-        # The images of `deflated_cg` are right, but not orthonormal.
-        C = recycle.C if same else images(self.system.A, recycle.U, self.xp)
-        self.space = orthonormal_images(recycle.U, C, self.xp)
+    def adopt(self, adoption: Adoption) -> None:
+        """Take the kept space, with orthonormal images under the present operator."""
+        self.space = adoption.space(self.system.answer)
+        self.matvecs += adoption.matvecs
 
     def start(self, x: Array, r: Array) -> _State:
         return _State(self.cycle(x, r), 0)
@@ -231,6 +227,10 @@ class _BlockGcroDR:
             return math.nan
         return max(norm * weight for norm, weight in zip(norms, self.system.host_weights, strict=True))
 
+    def ahead(self, state: _State) -> int:
+        """Steps to the end of the cycle, where the next one learns from it."""
+        return 0 if state.cycle is None else state.cycle.m - state.j
+
     def error(self, state: _State) -> Any:
         cycle, j = state.cycle, state.j
         assert cycle is not None
@@ -258,7 +258,7 @@ class _BlockGcroDR:
             return self.verify(_State(None, 0, kept))
         return _State(None, 0, x, r), float(worst)
 
-    def learn(self) -> tuple[Array, Array] | None:
+    def learn(self) -> Space | None:
         """The space renewed by the harmonic Ritz vectors of the last cycle, as far as it was finite."""
         import numpy as np
 

@@ -94,7 +94,7 @@ def deflated_cg(
     True
     """
     k, ell = check_count(k, "k", minimum=0), check_count(ell, "ell", minimum=0)
-    adoption = Adoption(recycle, A, b, _energies, _factored) if recycle is not None and k else None
+    adoption = Adoption(recycle, A, _energies, _factored) if recycle is not None and k else None
     ask = None if adoption is None else adoption.ask
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True, ask=ask)
     check_recycling(recycle, b)

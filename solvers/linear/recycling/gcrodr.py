@@ -109,7 +109,7 @@ def gcrodr(
     m, k = check_count(m, "m", minimum=2), check_count(k, "k", minimum=0)
     adoption = None
     if recycle is not None and k:
-        adoption = Adoption(recycle, A, b, triangle, orthonormal, same_operator)
+        adoption = Adoption(recycle, A, triangle, orthonormal, same=same_operator)
     ask = None if adoption is None else adoption.ask
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, ask=ask)
     check_recycling(recycle, b)

@@ -80,19 +80,22 @@ def remember(method: Any, outcome: Outcome[Any], recycle: RecycleSpace | None, o
     return RecyclingResult(x=outcome.state.x, recycle=kept, evaluations={"matvec": method.matvecs}, **outcome.fields())
 
 
-def check_recycling(recycle: Any, b: Array) -> None:
-    """Refuse several right-hand sides, and a memory of another size, library, device or dtype."""
-    if b.ndim != 1:
+def check_recycling(recycle: Any, b: Array, *, block: bool = False) -> None:
+    """Refuse several right-hand sides (of a block: one), and a memory of another size, library, device or dtype."""
+    if b.ndim != 1 and not block:
         raise InputError(f"b has shape {tuple(b.shape)}, expected (n,)")
+    if b.ndim != 2 and block:
+        raise InputError(f"B has shape {tuple(b.shape)}, expected (n, p); for one right-hand side see gcrodr")
     if recycle is None:
         return
     if not isinstance(recycle, RecycleSpace):
         raise BackendError(f"recycle is a {type(recycle).__name__}, expected the .recycle of an earlier result")
-    array_namespace(b=b, recycle=recycle.U)
+    name = "B" if block else "b"
+    array_namespace(**{name: b, "recycle": recycle.U})
     if recycle.U.shape[1] != b.shape[0]:
-        raise InputError(f"recycle is for systems of order {recycle.U.shape[1]}, b has {b.shape[0]} entries")
+        raise InputError(f"recycle is for systems of order {recycle.U.shape[1]}, {name} has {b.shape[0]} entries")
     if recycle.U.dtype != b.dtype:
-        raise BackendError(f"recycle has dtype {recycle.U.dtype}, b {b.dtype}; convert one of them")
+        raise BackendError(f"recycle has dtype {recycle.U.dtype}, {name} {b.dtype}; convert one of them")
 
 
 class Adoption:
@@ -107,19 +110,20 @@ class Adoption:
         self,
         recycle: RecycleSpace,
         A: Any,
-        b: Array,
         small: Callable[[Array, Array, Namespace], tuple[Array, Any]],
         finish: Callable[[Array, Array, Any, Any, Namespace], Any],
+        *,
         same: bool | None = None,
+        block: bool = False,
     ) -> None:
-        self.recycle, self.b, self.small, self.finish = recycle, b, small, finish
+        self.recycle, self.small, self.finish, self.block = recycle, small, finish, block
         self.tested = same is None and getattr(recycle, "operator", None) is A
         self.renewed = not (self.tested or same)
         self.matvecs = 0
 
-    def ask(self, operator: LinearOperator) -> Array:
+    def ask(self, operator: LinearOperator, b: Array) -> Array:
         """What is to be read, as a real vector."""
-        check_recycling(self.recycle, self.b)
+        check_recycling(self.recycle, b, block=self.block)
         self.operator, self.xp = operator, array_namespace(recycle=self.recycle.U)
         facts = [self.reduced()]
         if self.tested:
