@@ -21,7 +21,6 @@ from xpsolve.solvers.ot import Dense, PointCloud, sinkhorn
 from xpsolve.solvers.ot.anderson import Anderson
 from xpsolve.solvers.ot.cloud_newton import cloud_newton
 from xpsolve.solvers.ot.grid import Grid
-from xpsolve.solvers.ot.over_relaxation import OverRelaxation, best_omega, plain_rate
 from xpsolve.solvers.ot.sparse_plan import SparsePlan
 from xpsolve.solvers.result import Status
 
@@ -190,30 +189,6 @@ def test_anderson_saves_iterations_and_annealing_warm_starts() -> None:
     assert not plain.converged
     on_the_way = sinkhorn(problem.cost, problem.a, problem.b, omega="auto", schedule="auto", **options)
     assert on_the_way.history[0] < 0.5 * plain.history[0]
-
-
-@given(sigma=st.floats(0.05, 0.9999), omega=st.floats(1.0, 1.9))
-def test_youngs_relation(sigma: float, omega: float) -> None:
-    if omega < best_omega(sigma) - 1e-3:
-        # The larger root of (lam + w - 1)^2 = sigma w^2 lam.
-        half = 0.5 * (sigma * omega**2 - 2 * (omega - 1))
-        lam = half + math.sqrt(half**2 - (omega - 1) ** 2)
-        assert plain_rate(lam, omega) == pytest.approx(sigma, rel=1e-9)
-
-
-def test_the_tuner_falls_back_when_errors_grow() -> None:
-    tuner = OverRelaxation()
-    tuner.tell(10, 0.9**10)
-    tuner.tell(20, 0.9**20)
-    assert 1 < tuner.omega < 2
-    first = tuner.omega
-    tuner.tell(30, 0.10)
-    tuner.tell(40, 0.11)
-    assert 1 < tuner.omega < first
-    tuner.tell(50, 5.0)
-    assert tuner.omega == 1.0
-    tuner.tell(60, math.nan)
-    assert tuner.omega == 1.0
 
 
 def test_anderson_forgets_when_the_residual_grows() -> None:

@@ -15,7 +15,7 @@ from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import PointCloud, sinkhorn
 from xpsolve.solvers.ot.kernel_sinkhorn import kernel_sinkhorn
 from xpsolve.solvers.ot.newton import newton
-from xpsolve.solvers.ot.relaxation import Relaxation
+from xpsolve.solvers.ot.relaxation import Relaxation, best_omega, plain_rate
 from xpsolve.solvers.ot.sns import sns
 from xpsolve.solvers.result import Status
 
@@ -335,11 +335,36 @@ def test_relaxation_finds_the_rate_and_the_factor() -> None:
     np.testing.assert_allclose(tuned.omega, 2 / (1 + math.sqrt(1 - sigma**2)), rtol=1e-9)
     # A growing error makes it cautious, and the factor never reaches two.
     for k in range(20):
-        tuned = tuned.seen(2.0**k)
+        tuned = tuned.seen(rate**20 * 1.05**k)
     assert 1 < tuned.omega < 2 / (1 + math.sqrt(1 - sigma**2))
     assert all(
         1 <= Relaxation(w, True, 19, 1.0).seen(e).omega < 2 for w in (1.0, 1.9) for e in (1e-30, 0.5, 0.999999, 1e9)
     )
+
+
+@given(sigma=st.floats(0.05, 0.9999), omega=st.floats(1.0, 1.9))
+def test_youngs_relation(sigma: float, omega: float) -> None:
+    if omega < best_omega(sigma) - 1e-3:
+        # The larger root of (lam + w - 1)^2 = sigma w^2 lam.
+        half = 0.5 * (sigma * omega**2 - 2 * (omega - 1))
+        lam = half + math.sqrt(half**2 - (omega - 1) ** 2)
+        assert plain_rate(lam, omega) == pytest.approx(sigma, rel=1e-9)
+
+
+def test_relaxation_begins_again_when_errors_explode() -> None:
+    def after(tuned: Relaxation, error: float) -> Relaxation:
+        for _ in range(10):
+            tuned = tuned.seen(error)
+        return tuned
+
+    tuned = after(after(Relaxation.of("auto"), 0.9**10), 0.9**20)
+    first = tuned.omega
+    assert 1 < first < 2
+    tuned = after(after(tuned, 0.10), 0.11)
+    assert 1 < tuned.omega < first
+    tuned = after(tuned, 5.0)
+    assert tuned.omega == 1.0
+    assert after(tuned, math.nan).omega == 1.0
 
 
 def test_errors_fall_in_the_newton_stage() -> None:
