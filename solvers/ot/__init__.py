@@ -18,7 +18,8 @@ from .self_transport import self_transport
 from .sinkhorn import sinkhorn
 from .sns import sns
 from .solve import solve
-from .unbalanced import UnbalancedResult, unbalanced
+from .unbalanced import unbalanced
+from .unbalanced_problem import UnbalancedResult
 
 __all__ = [
     "BarycenterResult",
