@@ -193,6 +193,17 @@ def test_anderson_saves_iterations_and_annealing_warm_starts() -> None:
     assert on_the_way.history[0] < 0.5 * plain.history[0]
 
 
+def test_anderson_minimises_the_weighted_residual() -> None:
+    # Two unknowns that do not know each other; with one difference only the one that is weighed is solved.
+    rate, x = np.asarray([0.9, 0.5]), np.ones(2)
+    for k in (0, 1):
+        mixing = Anderson(1, npx)
+        weight = np.asarray([1.0, 1e-9]) if k == 0 else np.asarray([1e-9, 1.0])
+        y = mixing.next(x, rate * x, weight)
+        y = mixing.next(y, rate * y, weight)
+        assert abs(y[k]) < 1e-8 < abs(y[1 - k])
+
+
 def test_anderson_forgets_when_the_residual_grows() -> None:
     mixing = Anderson(3, npx)
     mixing.next(np.zeros(2), np.ones(2))
