@@ -190,6 +190,32 @@ def test_newton_reaches_every_regularisation(name: str, eta: float) -> None:
     assert violation(result) <= 1e-9 + 1e-15 * eta
 
 
+@pytest.mark.parametrize("floor", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("eta", [1e4, 1e5])
+def test_newton_does_not_lose_points_of_next_to_no_weight(floor: float, eta: float) -> None:
+    from sklearn.datasets import load_digits
+
+    # Weights far below the error of most steps, which steps used to throw away for good.
+    a, b = (np.reshape(load_digits().images[i], -1) + floor for i in (0, 4))
+    line = np.stack(np.meshgrid(np.arange(8.0), np.arange(8.0), indexing="ij"), axis=-1).reshape(-1, 2)
+    C = ((line[:, None] - line) ** 2).sum(axis=2)
+    result = newton(C / C.max(), a / a.sum(), b / b.sum(), reg=1 / eta, tol=1e-10)
+    assert result.converged
+    assert result.n_iter < 400
+    # What is left is the rounding of potentials of some hundreds or thousands.
+    assert violation(result) <= 1e-10 + 1e-15 * eta
+
+
+def test_newton_reaches_the_rounding_of_its_potentials_where_the_plan_falls_apart() -> None:
+    # At this regularisation the plan is nearly a permutation; its parts hang together by 1e-14 of the mass.
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(size=(300, 2)), rng.uniform(size=(300, 2))
+    C = ((x[:, None] - y) ** 2).sum(axis=2)
+    result = newton(C / C.max(), reg=1e-5, tol=1e-12)
+    assert result.converged
+    assert result.residual <= 1e-12
+
+
 def test_weak_regularisation_is_the_linear_programme() -> None:
     from scipy.optimize import linear_sum_assignment
 

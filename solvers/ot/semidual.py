@@ -20,7 +20,8 @@ from .tiles import Tiles
 
 
 class Point(NamedTuple):
-    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)`` of the ``E`` with this stamp, its columns exact, its rows ``r``."""
+    """The semi-dual at ``F``: the plan is ``diag(u) E diag(s)`` of the ``E`` with this stamp, its columns exact, its rows ``r``;
+    ``err`` is what these miss in all, ``least`` the least of ``r / a``."""
 
     F: Array
     G: Array
@@ -29,6 +30,7 @@ class Point(NamedTuple):
     r: Array
     value: float
     err: float
+    least: float
     stamp: int
 
 
@@ -75,8 +77,10 @@ class SemiDual:
             r = u * self.tiles.rows(s)
             value = xp.sum(self.a * F) + xp.sum(self.b * new)
             # One transfer for all three.
-            value, err, least = (float(v) for v in to_host(xp.stack([value, xp.sum(xp.abs(self.a - r)), xp.min(r)])))
-        return Point(F, new, u, s, r, value, err, self.tiles.passes) if err < 1e300 and least > 0 else None
+            value, err, least = (
+                float(v) for v in to_host(xp.stack([value, xp.sum(xp.abs(self.a - r)), xp.min(r / self.a)]))
+            )
+        return Point(F, new, u, s, r, value, err, least, self.tiles.passes) if err < 1e300 and least > 0 else None
 
     def current(self, point: Point) -> bool:
         """Whether ``E`` is still the one of this point."""
@@ -96,16 +100,18 @@ class SemiDual:
         self.F0, self.G0 = F, G
 
     def direction(self, point: Point, forcing: float, maxiter: int = 1000) -> Array:
-        """``eps x`` with ``(diag((1 + sig) r) - P diag(1/b) P^T) x = a - r`` by Jacobi-preconditioned CG.
+        """``eps x`` with ``(diag(r + sig (r + 1/n)) - P diag(1/b) P^T) x = a - r`` by Jacobi-preconditioned CG.
 
-        Stops when the L1 residual has fallen by ``forcing``; the damping ``sig`` vanishes with the error.
+        Stops when the L1 residual has fallen by ``forcing``; the damping ``sig`` vanishes with the error. Its part that
+        all rows share holds those whose weight is far below the error: the residual does not see them, and a step would lose them.
         """
         xp, u, s, tiles = self.xp, point.u, point.s, self.tiles
         sig = 1e-3 * min(1.0, point.err)
         weight = s * s / self.b
         r = point.r
-        diagonal = (1 + sig) * r
-        scale = xp.maximum(r - u * u * tiles.squares(weight), xp.zeros_like(r)) + sig * r
+        damping = sig * (r + 1.0 / r.shape[0])
+        diagonal = r + damping
+        scale = xp.maximum(r - u * u * tiles.squares(weight), xp.zeros_like(r)) + damping
         scale = 1.0 / xp.maximum(scale, 1e-12 * xp.max(r))
 
         def apply(p: Array) -> Array:
