@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot.barycenter import barycenter, grid_costs
+from xpsolve.solvers.ot import barycenter, grid_costs
 from xpsolve.solvers.ot.free_support import free_support_barycenter
 
 LINE = np.linspace(-5, 5, 400)
@@ -37,6 +39,56 @@ def test_two_gaussians(reg: float, plain: float, debiased: float, pair: np.ndarr
     assert result.p.sum() == pytest.approx(1.0, abs=1e-7)
     assert result.p @ LINE == pytest.approx(0.0, abs=1e-6)
     assert spread(barycenter(pair, C, reg=reg, debiased=True).p) == pytest.approx(debiased, abs=5e-6)
+
+
+@pytest.mark.parametrize(("debiased", "tol", "most"), [(False, 1e-8, 220), (True, 1e-6, 220)])
+def test_acceleration_takes_a_fifth_of_the_iterations_and_changes_nothing_else(
+    debiased: bool, tol: float, most: int
+) -> None:
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    A = np.kron(digits.images[digits.target == 3][:12], np.ones((3, 3)))
+    A += 1e-3 * A.mean()
+    A /= A.sum(axis=(1, 2), keepdims=True)
+    options: dict[str, Any] = {"reg": 2e-3, "debiased": debiased, "tol": tol}
+    fast = barycenter(A, grid_costs((24, 24), like=A), **options)
+    assert fast.converged
+    assert fast.n_iter <= most
+    with pytest.warns(ConvergenceWarning):
+        barycenter(A, grid_costs((24, 24), like=A), acceleration=None, maxiter=5 * fast.n_iter, **options)
+    plain = barycenter(A, grid_costs((24, 24), like=A), acceleration=None, **options)
+    # Both are as far from the limit as their residuals allow.
+    assert abs(fast.p - plain.p).sum() < (30 if debiased else 3) * tol
+
+
+def test_debiased_gaussians_do_not_creep(pair: np.ndarray) -> None:
+    result = barycenter(pair, C, reg=0.2, debiased=True, tol=1e-8)
+    assert result.converged
+    assert result.n_iter <= 400
+    # The barycenter of Gaussians in one dimension has the mean of the deviations.
+    assert spread(result.p) == pytest.approx(0.550582, abs=2e-6)
+    # The floor of 1e-12 at the ends of the line is a thousandth of this error.
+    assert abs(result.p - gaussian(0.0, 0.55)).sum() < 1e-2
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(
+    k=st.integers(1, 4),
+    n=st.integers(1, 12),
+    reg=st.floats(0.02, 2.0),
+    debiased=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_any_measures(k: int, n: int, reg: float, debiased: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    A = rng.dirichlet(np.ones(n), size=k)
+    (cost,) = grid_costs((n,), like=A)
+    runs = [
+        barycenter(A, cost, reg=reg, debiased=debiased, acceleration=how, tol=1e-5, maxiter=20_000)
+        for how in ("anderson", None)
+    ]
+    assert all(r.converged for r in runs)
+    assert runs[0].n_iter <= runs[1].n_iter + 5
+    assert runs[0].p.sum() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_equal_measures(pair: np.ndarray) -> None:
@@ -126,6 +178,7 @@ def test_failure_is_said_and_bad_input_named(pair: np.ndarray) -> None:
         (pair, [C, C], {}, "A has shape"),
         (pair, C, {"weights": np.ones(3)}, "weights has shape"),
         (pair, C, {"domain": "space"}, "domain"),
+        (pair, C, {"acceleration": "nesterov"}, "acceleration"),
     ]:
         with pytest.raises(InputError, match=name):
             barycenter(A, cost, **({"reg": 0.1} | options))

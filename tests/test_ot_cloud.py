@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import time
 import tracemalloc
+import warnings
 from typing import Any
 
 import array_api_compat.numpy as npx
@@ -21,7 +23,6 @@ from xpsolve.solvers.ot import Dense, PointCloud, sinkhorn
 from xpsolve.solvers.ot.anderson import Anderson
 from xpsolve.solvers.ot.cloud_newton import cloud_newton
 from xpsolve.solvers.ot.grid import Grid
-from xpsolve.solvers.ot.over_relaxation import OverRelaxation, best_omega, plain_rate
 from xpsolve.solvers.ot.sparse_plan import SparsePlan
 from xpsolve.solvers.result import Status
 
@@ -192,28 +193,15 @@ def test_anderson_saves_iterations_and_annealing_warm_starts() -> None:
     assert on_the_way.history[0] < 0.5 * plain.history[0]
 
 
-@given(sigma=st.floats(0.05, 0.9999), omega=st.floats(1.0, 1.9))
-def test_youngs_relation(sigma: float, omega: float) -> None:
-    if omega < best_omega(sigma) - 1e-3:
-        # The larger root of (lam + w - 1)^2 = sigma w^2 lam.
-        half = 0.5 * (sigma * omega**2 - 2 * (omega - 1))
-        lam = half + math.sqrt(half**2 - (omega - 1) ** 2)
-        assert plain_rate(lam, omega) == pytest.approx(sigma, rel=1e-9)
-
-
-def test_the_tuner_falls_back_when_errors_grow() -> None:
-    tuner = OverRelaxation()
-    tuner.tell(10, 0.9**10)
-    tuner.tell(20, 0.9**20)
-    assert 1 < tuner.omega < 2
-    first = tuner.omega
-    tuner.tell(30, 0.10)
-    tuner.tell(40, 0.11)
-    assert 1 < tuner.omega < first
-    tuner.tell(50, 5.0)
-    assert tuner.omega == 1.0
-    tuner.tell(60, math.nan)
-    assert tuner.omega == 1.0
+def test_anderson_minimises_the_weighted_residual() -> None:
+    # Two unknowns that do not know each other; with one difference only the one that is weighed is solved.
+    rate, x = np.asarray([0.9, 0.5]), np.ones(2)
+    for k in (0, 1):
+        mixing = Anderson(1, npx)
+        weight = np.asarray([1.0, 1e-9]) if k == 0 else np.asarray([1e-9, 1.0])
+        y = mixing.next(x, rate * x, weight)
+        y = mixing.next(y, rate * y, weight)
+        assert abs(y[k]) < 1e-8 < abs(y[1 - k])
 
 
 def test_anderson_forgets_when_the_residual_grows() -> None:
@@ -284,7 +272,9 @@ def test_newton_agrees_with_stored_sinkhorn(xp: Any, make: Any, metric: str, coa
     np.testing.assert_allclose(plan, expected.plan @ np.eye(90), atol=1e-10)
     assert violation(plan, A, B) < 2e-11
     assert to_host(result.f)[3] == -math.inf
-    assert result.evaluations["newton"] + result.evaluations["sinkhorn"] == result.n_iter
+    counts = result.evaluations
+    # The first level is begun before the first step.
+    assert counts["newton"] + counts["sinkhorn"] + counts["levels"] - 1 == result.n_iter
 
 
 def test_newton_where_plain_sinkhorn_needs_ten_thousands() -> None:
@@ -316,7 +306,7 @@ def test_newton_goes_on_with_sinkhorn_where_the_plan_is_dense(monkeypatch: pytes
     expected = cloud_newton(PointCloud(x, y), reg=0.01, tol=1e-9)
     assert not expected.why
     # Small plans are kept however dense they are; not so here.
-    module = importlib.import_module("xpsolve.solvers.ot.cloud_newton")
+    module = importlib.import_module("xpsolve.solvers.ot.cloud_levels")
     monkeypatch.setattr(module, "_ALWAYS_KEPT", 1)
     result = cloud_newton(PointCloud(x, y), reg=0.01, tol=1e-9, cap=2)
     assert result.converged
@@ -352,6 +342,74 @@ def test_newton_warm_start_limit_and_callback() -> None:
         raise StopIteration
 
     assert cloud_newton(points, A, B, reg=0.01, tol=1e-10, callback=stop).status is Status.STOPPED
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("how", ["interrupt", "stop", "raise", "time", "maxiter"])
+def test_newton_ended_on_the_way_leaves_potentials_of_the_wanted_problem(how: str, coarse: bool) -> None:
+    points, reg, seen = PointCloud(X, Y), 1e-3, []
+    options: dict[str, Any] = {"reg": reg, "tol": 1e-10, "coarse": coarse}
+    errors = {"interrupt": KeyboardInterrupt, "stop": StopIteration, "raise": ZeroDivisionError}
+
+    def callback(iterate: Any) -> None:
+        seen.append(iterate.reg)
+        if how == "time" and iterate.n_iter == 6:
+            time.sleep(0.31)
+        elif how in errors and iterate.n_iter == 6:
+            raise errors[how]
+
+    if how == "raise":
+        with pytest.raises(ZeroDivisionError) as caught:
+            cloud_newton(points, A, B, callback=callback, **options)
+        result, status = caught.value.result, Status.BREAKDOWN  # type: ignore[attr-defined]
+    else:
+        limits = {"time": {"time_limit": 0.3}, "maxiter": {"maxiter": 6}}.get(how, {})
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ConvergenceWarning)
+            result = cloud_newton(points, A, B, callback=callback, **options, **limits)
+        assert bool(said) == (how != "stop")
+        status = {
+            "interrupt": Status.INTERRUPTED, "stop": Status.STOPPED, "time": Status.TIME_LIMIT, "maxiter": Status.MAX_ITER
+        }[how]  # fmt: skip
+    assert result.status is status
+    assert result.reg == reg
+    # The run ended on the way: no level was the last.
+    assert min(seen) > reg
+    assert result.f.shape == (70,)
+    assert result.residual == pytest.approx(violation(result.plan @ np.eye(90), A, B), rel=1e-9)
+    # What the levels were good for: far better than no potentials, and a start from them takes fewer steps.
+    nothing = sinkhorn(points, A, B, reg=reg, maxiter=10_000, callback=_stop)
+    whole = cloud_newton(points, A, B, **options)
+    assert result.value > nothing.value
+    again = cloud_newton(points, A, B, **options, x0=(result.f, result.g))
+    assert again.converged
+    assert again.n_iter < whole.n_iter or how == "time"
+    assert again.value == pytest.approx(whole.value, rel=1e-10)
+
+
+def _stop(iterate: Any) -> None:
+    raise StopIteration
+
+
+def test_newton_limits_count_over_all_levels_and_over_sinkhorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = cloud_newton(PointCloud(X, Y), A, B, reg=1e-3, tol=1e-10)
+    assert len(whole.history) == whole.n_iter + 1
+    assert whole.evaluations["levels"] > 3
+    monkeypatch.setattr(importlib.import_module("xpsolve.solvers.ot.cloud_levels"), "_ALWAYS_KEPT", 1)
+    with pytest.warns(ConvergenceWarning):
+        short = cloud_newton(PointCloud(X, Y), A, B, reg=0.05, tol=1e-12, cap=1, maxiter=30)
+    assert "over-relaxed" in short.why
+    assert short.n_iter == 30
+
+    def late(iterate: Any) -> None:
+        if not hasattr(iterate.state, "reg"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        cloud_newton(PointCloud(X, Y), A, B, reg=0.05, tol=1e-12, cap=1, callback=late)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.method == "cloud_newton"
+    assert result.residual == pytest.approx(violation(result.plan @ np.eye(90), A, B), rel=1e-9)
 
 
 @settings(deadline=None, max_examples=20)

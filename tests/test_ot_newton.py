@@ -15,7 +15,7 @@ from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import PointCloud, sinkhorn
 from xpsolve.solvers.ot.kernel_sinkhorn import kernel_sinkhorn
 from xpsolve.solvers.ot.newton import newton
-from xpsolve.solvers.ot.relaxation import Relaxation
+from xpsolve.solvers.ot.relaxation import Relaxation, best_omega, plain_rate
 from xpsolve.solvers.ot.sns import sns
 from xpsolve.solvers.result import Status
 
@@ -190,6 +190,32 @@ def test_newton_reaches_every_regularisation(name: str, eta: float) -> None:
     assert violation(result) <= 1e-9 + 1e-15 * eta
 
 
+@pytest.mark.parametrize("floor", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("eta", [1e4, 1e5])
+def test_newton_does_not_lose_points_of_next_to_no_weight(floor: float, eta: float) -> None:
+    from sklearn.datasets import load_digits
+
+    # Weights far below the error of most steps, which steps used to throw away for good.
+    a, b = (np.reshape(load_digits().images[i], -1) + floor for i in (0, 4))
+    line = np.stack(np.meshgrid(np.arange(8.0), np.arange(8.0), indexing="ij"), axis=-1).reshape(-1, 2)
+    C = ((line[:, None] - line) ** 2).sum(axis=2)
+    result = newton(C / C.max(), a / a.sum(), b / b.sum(), reg=1 / eta, tol=1e-10)
+    assert result.converged
+    assert result.n_iter < 400
+    # What is left is the rounding of potentials of some hundreds or thousands.
+    assert violation(result) <= 1e-10 + 1e-15 * eta
+
+
+def test_newton_reaches_the_rounding_of_its_potentials_where_the_plan_falls_apart() -> None:
+    # At this regularisation the plan is nearly a permutation; its parts hang together by 1e-14 of the mass.
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(size=(300, 2)), rng.uniform(size=(300, 2))
+    C = ((x[:, None] - y) ** 2).sum(axis=2)
+    result = newton(C / C.max(), reg=1e-5, tol=1e-12)
+    assert result.converged
+    assert result.residual <= 1e-12
+
+
 def test_weak_regularisation_is_the_linear_programme() -> None:
     from scipy.optimize import linear_sum_assignment
 
@@ -335,11 +361,36 @@ def test_relaxation_finds_the_rate_and_the_factor() -> None:
     np.testing.assert_allclose(tuned.omega, 2 / (1 + math.sqrt(1 - sigma**2)), rtol=1e-9)
     # A growing error makes it cautious, and the factor never reaches two.
     for k in range(20):
-        tuned = tuned.seen(2.0**k)
+        tuned = tuned.seen(rate**20 * 1.05**k)
     assert 1 < tuned.omega < 2 / (1 + math.sqrt(1 - sigma**2))
     assert all(
         1 <= Relaxation(w, True, 19, 1.0).seen(e).omega < 2 for w in (1.0, 1.9) for e in (1e-30, 0.5, 0.999999, 1e9)
     )
+
+
+@given(sigma=st.floats(0.05, 0.9999), omega=st.floats(1.0, 1.9))
+def test_youngs_relation(sigma: float, omega: float) -> None:
+    if omega < best_omega(sigma) - 1e-3:
+        # The larger root of (lam + w - 1)^2 = sigma w^2 lam.
+        half = 0.5 * (sigma * omega**2 - 2 * (omega - 1))
+        lam = half + math.sqrt(half**2 - (omega - 1) ** 2)
+        assert plain_rate(lam, omega) == pytest.approx(sigma, rel=1e-9)
+
+
+def test_relaxation_begins_again_when_errors_explode() -> None:
+    def after(tuned: Relaxation, error: float) -> Relaxation:
+        for _ in range(10):
+            tuned = tuned.seen(error)
+        return tuned
+
+    tuned = after(after(Relaxation.of("auto"), 0.9**10), 0.9**20)
+    first = tuned.omega
+    assert 1 < first < 2
+    tuned = after(after(tuned, 0.10), 0.11)
+    assert 1 < tuned.omega < first
+    tuned = after(tuned, 5.0)
+    assert tuned.omega == 1.0
+    assert after(tuned, math.nan).omega == 1.0
 
 
 def test_errors_fall_in_the_newton_stage() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
+import tracemalloc
+import warnings
 from typing import Any
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import ConvergenceWarning, InputError
-from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, sinkhorn
+from xpsolve.backends.transfer import count_transfers, to_host
+from xpsolve.solvers.ot import Grid, PointCloud, sinkhorn, unbalanced_plan
+from xpsolve.solvers.ot.jacobi_cg import jacobi_cg
 from xpsolve.solvers.ot.unbalanced import unbalanced
 
 INF = math.inf
@@ -119,7 +124,8 @@ def test_every_library(xp: Any, make: Any, case: tuple[np.ndarray, ...]) -> None
     X, Y, a, b = case
     a = np.where(np.arange(60) < 3, 0.0, a)
     reference = unbalanced(costs(X, Y), a, b, reg=0.3, reg_a=0.7, reg_b=2.0, tol=1e-12, method="sinkhorn")
-    runs = [(make(costs(X, Y)), "newton"), (make(costs(X, Y)), "sinkhorn"), (PointCloud(make(X), make(Y)), "auto")]
+    points = PointCloud(make(X), make(Y))
+    runs = [(make(costs(X, Y)), "newton"), (make(costs(X, Y)), "sinkhorn"), (points, "newton"), (points, "sinkhorn")]
     for cost, method in runs:
         result = unbalanced(cost, make(a), make(b), reg=0.3, reg_a=0.7, reg_b=2.0, tol=1e-11, method=method)
         assert result.converged
@@ -131,6 +137,133 @@ def test_every_library(xp: Any, make: Any, case: tuple[np.ndarray, ...]) -> None
             cost, make(a), make(b), reg=0.3, reg_a=0.7, reg_b=2.0, tol=1e-9, x0=(result.f, result.g), method=method
         )
         assert again.n_iter <= 2
+
+
+RELAXATIONS = [(0.5, 0.5), (1.0, 3.0), (100.0, 100.0), (1.0, INF), (INF, 1.0)]
+
+
+@pytest.mark.parametrize(("r1", "r2"), RELAXATIONS)
+@pytest.mark.parametrize("kept", [True, False])
+def test_newton_on_points_takes_the_steps_of_the_stored_cost(
+    r1: float, r2: float, kept: bool, case: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, Y, a, b = case
+    a, b = np.where(np.arange(60) < 3, 0.0, a), np.where(np.arange(50) > 47, 0.0, b)
+    if not kept:
+        # No entry of the plan may be kept: every product is a pass.
+        monkeypatch.setattr(unbalanced_plan, "_CAP", 0)
+        monkeypatch.setattr(unbalanced_plan, "_ALWAYS_KEPT", 0)
+    options: dict[str, Any] = {"reg": 0.1, "reg_a": r1, "reg_b": r2, "tol": 1e-12, "method": "newton"}
+    stored = unbalanced(costs(X, Y), a, b, **options)
+    result = unbalanced(PointCloud(X, Y), a, b, **options)
+    assert result.converged
+    assert result.n_iter == stored.n_iter
+    assert result.evaluations["newton"] == stored.evaluations["newton"]
+    assert (result.evaluations["passes"] > result.evaluations["matvec"]) == (not kept)
+    assert result.value == pytest.approx(stored.value, abs=1e-10)
+    np.testing.assert_allclose(result.plan @ np.eye(50), stored.plan @ np.eye(50), atol=1e-10)
+
+
+@pytest.mark.parametrize(("r1", "r2"), RELAXATIONS)
+def test_newton_on_a_grid_takes_the_steps_of_the_stored_cost(xp: Any, make: Any, r1: float, r2: float) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(42), 1.5 * rng.random(42)
+    a[:4] = 0.0
+    a, b = make(a), make(b)
+    grid = Grid((6, 7), scale=(0.2, 0.3), like=a)
+    options: dict[str, Any] = {"reg": 0.05, "reg_a": r1, "reg_b": r2, "tol": 1e-11, "method": "newton"}
+    stored, result = unbalanced(grid.cost_matrix(), a, b, **options), unbalanced(grid, a, b, **options)
+    assert result.converged
+    assert result.n_iter == stored.n_iter
+    assert result.value == pytest.approx(stored.value, abs=1e-10)
+    np.testing.assert_allclose(to_host(result.f), to_host(stored.f), atol=1e-8)
+    # And Sinkhorn's iteration gives the same.
+    other = unbalanced(grid, a, b, **(options | {"method": "sinkhorn"}))
+    assert other.value == pytest.approx(stored.value, abs=1e-10)
+
+
+@pytest.mark.parametrize(("reg", "r"), [(1e-3, 1.0), (0.02, 1.0)])
+def test_newton_on_many_points_stores_no_matrix(reg: float, r: float) -> None:
+    n, rng = 2500, np.random.default_rng(0)
+    x, y = rng.random((n, 2)), 0.8 * rng.random((n, 2)) + 0.1
+    points = PointCloud(x, y, threads=1)
+    a, b = rng.random(n) / n, rng.random(n) / n
+    # What is imported on the way is not counted.
+    unbalanced(points, a, b, reg=100 * reg, reg_a=r, reg_b=r, method="newton", tol=0.1)
+    points.kernel(reg).row_average(b, b)
+    tracemalloc.start()
+    result = unbalanced(points, a, b, reg=reg, reg_a=r, reg_b=r, tol=1e-9)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.converged
+    assert result.method == "newton"
+    assert result.evaluations["newton"] <= 14
+    assert peak < 0.33 * 8 * n * n
+    identity = r * (a.sum() + b.sum()) + reg * a.sum() * b.sum() - (2 * r + reg) * result.mass
+    assert result.value == pytest.approx(identity, abs=1e-8)
+
+
+@pytest.mark.parametrize("how", ["interrupt", "stop", "raise", "time", "maxiter"])
+def test_newton_ended_on_the_way_leaves_potentials_of_the_wanted_problem(
+    how: str, case: tuple[np.ndarray, ...]
+) -> None:
+    X, Y, a, b = case
+    errors = {"interrupt": KeyboardInterrupt, "stop": StopIteration, "raise": ZeroDivisionError}
+    seen = []
+
+    def callback(iterate: Any) -> None:
+        seen.append(iterate.reg)
+        if iterate.n_iter == 5 and how in errors:
+            raise errors[how]
+        if iterate.n_iter == 5 and how == "time":
+            time.sleep(0.31)
+
+    limits: dict[str, Any] = {"time": {"time_limit": 0.3}, "maxiter": {"maxiter": 5}}.get(how, {})
+    options: dict[str, Any] = {"reg": 0.01, "reg_a": 1.0, "reg_b": 2.0, "tol": 1e-10, "method": "newton"}
+    for cost in (costs(X, Y), PointCloud(X, Y)):
+        if how == "raise":
+            with pytest.raises(ZeroDivisionError) as caught:
+                unbalanced(cost, a, b, **options, callback=callback)
+            result = caught.value.result  # type: ignore[attr-defined]
+        else:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", ConvergenceWarning)
+                result = unbalanced(cost, a, b, **options, **limits, callback=callback)
+            assert bool(said) == (how != "stop")
+        assert result.status.name == {
+            "interrupt": "INTERRUPTED", "stop": "STOPPED", "raise": "BREAKDOWN", "time": "TIME_LIMIT", "maxiter": "MAX_ITER"
+        }[how]  # fmt: skip
+        assert min(seen) > 0.01
+        plan = result.plan @ np.eye(50)
+        off = np.abs(plan.sum(axis=1) - a * np.exp(-result.f)).sum()
+        off += np.abs(plan.sum(axis=0) - b * np.exp(-result.g / 2.0)).sum()
+        assert result.residual == pytest.approx(off, rel=1e-9)
+        again = unbalanced(cost, a, b, **options, x0=(result.f, result.g))
+        assert again.converged
+        assert again.value == pytest.approx(unbalanced(cost, a, b, **options).value, rel=1e-10)
+
+
+def test_conjugate_gradients_ask_the_host_seldom() -> None:
+    n, rng = 60, np.random.default_rng(0)
+    Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    matrix = (Q * np.geomspace(1e-3, 1.0, n)) @ Q.T
+    A, rhs = strict.asarray(matrix), strict.asarray(rng.normal(size=n))
+    ones = strict.ones(n, dtype=strict.float64)
+    found = {}
+    for every in (1, 10):
+        with count_transfers() as transfers:
+            x, n_iter = jacobi_cg(lambda p: A @ p, ones, rhs, 1e-8, 1000, xp=strict, check_every=every)
+        assert np.abs(matrix @ to_host(x) - to_host(rhs)).sum() < 2e-8
+        found[every] = n_iter
+        assert transfers.n == 1 + n_iter // every - (every == 1)
+    assert 0 <= found[10] - found[1] < 10
+    # Negative curvature between two looks: the iterate stays where it was met.
+    B = strict.asarray(matrix - 5e-2 * np.eye(n))
+    early, count = jacobi_cg(lambda p: B @ p, ones, rhs, 1e-8, 1000, xp=strict, check_every=1)
+    late, looked = jacobi_cg(lambda p: B @ p, ones, rhs, 1e-8, 1000, xp=strict, check_every=10)
+    assert count % 10 != 0
+    assert looked == 10 * math.ceil(count / 10)
+    np.testing.assert_array_equal(to_host(early), to_host(late))
 
 
 def test_gradients_by_central_differences(case: tuple[np.ndarray, ...]) -> None:
@@ -211,7 +344,5 @@ def test_failure_is_said_and_bad_input_named(case: tuple[np.ndarray, ...]) -> No
     ]:
         with pytest.raises(InputError, match=name):
             unbalanced(C, a, b, **(good | options))
-    with pytest.raises(InputError, match="cost matrix"):
-        unbalanced(PointCloud(X, Y), a, b, method="newton", **good)
     with pytest.raises(InputError, match="b has negative"):
         unbalanced(C, a, -b, **good)

@@ -10,7 +10,7 @@ takes that away.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
-from xpsolve.solvers.ot.barycenter import barycenter, grid_costs
+from xpsolve.solvers.ot import barycenter, grid_costs
 
 digits = load_digits()
 chosen, count, zoom = 3, 12, 3
@@ -30,7 +30,7 @@ A /= A.sum(axis=(1, 2), keepdims=True)
 axes = grid_costs(A.shape[1:], like=A)
 reg = 2e-3
 plain = barycenter(A, axes, reg=reg, tol=1e-6)
-sharp = barycenter(A, axes, reg=reg, debiased=True, tol=1e-3)
+sharp = barycenter(A, axes, reg=reg, debiased=True, tol=1e-6)
 print(plain)
 print(sharp)
 

@@ -1,6 +1,6 @@
 """Optimal transport."""
 
-from .barycenter import BarycenterResult, barycenter, grid_costs
+from .barycenter import BarycenterResult, barycenter
 from .batch import BatchResult, sinkhorn_batch
 from .cloud_newton import cloud_newton
 from .divergence import DivergenceResult, sinkhorn_divergence, sinkhorn_divergence_from_costs
@@ -15,10 +15,12 @@ from .newton import newton
 from .result import TransportResult
 from .rounding import bounds, round_to_polytope
 from .self_transport import self_transport
+from .separable import grid_costs
 from .sinkhorn import sinkhorn
 from .sns import sns
 from .solve import solve
-from .unbalanced import UnbalancedResult, unbalanced
+from .unbalanced import unbalanced
+from .unbalanced_problem import UnbalancedResult
 
 __all__ = [
     "BarycenterResult",

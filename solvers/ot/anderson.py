@@ -41,30 +41,38 @@ class Anderson:
 
     def restart(self) -> None:
         """Forget what was seen."""
-        self._residuals: list[Array] = []
-        self._images: list[Array] = []
+        self._last: tuple[Array, Array] | None = None
+        # Differences of residuals and of images from one point to the next.
+        self._changes: list[tuple[Array, Array]] = []
         self._norm: Array | None = None
 
-    def next(self, x: Array, image: Array) -> Array:
-        """The point after ``x``, whose image under the iteration is ``image``; both finite."""
+    def next(self, x: Array, image: Array, weight: Array | None = None) -> Array:
+        """The point after ``x``, whose image under the iteration is ``image``; both finite.
+
+        ``weight`` multiplies the entries of residuals wherever they are measured; default one.
+        """
         xp = self.xp
         residual = image - x
-        norm = xp.sum(residual * residual)
+        measured = residual if weight is None else weight * residual
+        norm = xp.sum(measured * measured)
         if self._norm is not None and not host_bool(norm <= _GROWTH**2 * self._norm):
             self.restart()
         self._norm = norm
-        self._residuals = [*self._residuals, residual][-self.memory - 1 :]
-        self._images = [*self._images, image][-self.memory - 1 :]
-        if len(self._residuals) < 2:
+        if self._last is not None:
+            change = residual - self._last[0], image - self._last[1]
+            self._changes = [*self._changes, change][-self.memory :]
+        self._last = residual, image
+        if not self._changes:
             return image
-        residuals, images = xp.stack(self._residuals), xp.stack(self._images)
-        dR, dT = residuals[1:, :] - residuals[:-1, :], images[1:, :] - images[:-1, :]
+        dR = xp.stack([d if weight is None else weight * d for d, _ in self._changes])
         k = dR.shape[0]
-        # Scaled to unit rows: the differences shrink by orders of magnitude from one to the next.
-        size = xp.sqrt(xp.sum(dR * dR, axis=1))
+        # As if scaled to unit rows: the differences shrink by orders of magnitude from one to the next.
+        gram = dR @ dR.T
+        size = xp.sqrt(xp.sum(xp.where(xp.eye(k, dtype=xp.bool, device=device(x)), gram, 0.0), axis=1))
         size = xp.where(size > 0, size, 1.0)
-        dR = dR / size[:, None]
         ridge = max(_RIDGE, 10.0 * float(xp.finfo(x.dtype).eps)) * k
-        gram = dR @ dR.T + ridge * xp.eye(k, dtype=x.dtype, device=device(x))
-        gamma = xp.linalg.solve(gram, (dR @ residual)[:, None])[:, 0] / size
-        return image - gamma @ dT
+        gram = gram / (size[:, None] * size[None, :]) + ridge * xp.eye(k, dtype=x.dtype, device=device(x))
+        gamma = xp.linalg.solve(gram, (dR @ measured / size)[:, None])[:, 0] / size
+        for i, (_, change) in enumerate(self._changes):
+            image = image - gamma[i] * change
+        return image

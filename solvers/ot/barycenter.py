@@ -1,8 +1,9 @@
 """Entropic Wasserstein barycenters on a fixed support by iterative Bregman projections, plain or debiased.
 
-On a fixed support (Benamou et al. 2015) each iteration applies the kernel ``exp(-C / reg)`` twice per measure. On a grid whose cost
-is a sum over the axes the kernel is applied axis by axis, so no matrix of all pixels exists; for a small regularisation all
-of it happens on logarithms. The debiased barycenter (Janati, Cuturi, Gramfort 2020) removes the blur that the entropy adds.
+On a fixed support (Benamou et al. 2015) each iteration applies the kernel ``exp(-C / reg)`` twice per measure, on a grid axis by
+axis. The debiased barycenter (Janati, Cuturi, Gramfort 2020) removes the blur that the entropy adds: a deconvolution. Its finest
+details are hardly seen through the kernel, so the rates of plain iterations crowd at one and they creep; Anderson acceleration
+(Walker and Ni 2011) is what makes both converge.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from typing import Any, NamedTuple
 
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
-from ...backends.special import logsumexp
 from ...backends.transfer import host_bool, host_float
-from ...backends.validation import check_array, check_choice, check_count, check_scalar, check_weights
+from ...backends.validation import check_array, check_choice, check_scalar, check_weights
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Result
+from .anderson import Anderson
 from .problem import log_weights
+from .separable import SeparableKernel
 
 _DOMAINS = ("auto", "kernel", "log")
-_FLOOR = {"float64": 1e-280, "float32": 1e-30}
-_TILE = 2**20
+# Iterates that the acceleration combines.
+_MEMORY = 10
+# Logarithm of the least mass, beside the largest, that its measure of an iterate tells apart.
+_DEPTH = 60.0
 
 
 def barycenter(
@@ -34,6 +38,7 @@ def barycenter(
     reg: float,
     debiased: bool = False,
     domain: str = "auto",
+    acceleration: str | None = "anderson",
     tol: float | None = None,
     maxiter: int = 10_000,
     callback: Callback | None = None,
@@ -59,9 +64,12 @@ def barycenter(
     domain : {"auto", "kernel", "log"}
         Apply the kernel itself, faster, or on logarithms, which any ``reg`` allows; ``"auto"`` goes over to logarithms
         wherever a product of the kernel underflows.
+    acceleration : {"anderson", None}
+        Anderson acceleration of the logarithms of the scalings, weighted by the mass of the barycenter, with a memory of ten
+        iterates (that many copies of ``A``, twice); None for plain iterations.
     tol : float, optional
-        Bound on ``sum_k w_k |P_k 1 - p|_1``, relative to the mass (debiased: plus the same for the correction, which
-        creeps); default 1e-8, debiased 1e-6, in float32 1e-4.
+        Bound on ``sum_k w_k |P_k 1 - p|_1``, relative to the mass (debiased: plus the same for the correction);
+        default 1e-8, debiased 1e-6, in float32 1e-4.
     maxiter : int
         Most iterations.
     callback, check_every, progress, time_limit
@@ -90,7 +98,7 @@ def barycenter(
     Examples
     --------
     >>> import numpy as np
-    >>> from xpsolve.solvers.ot.barycenter import barycenter, grid_costs
+    >>> from xpsolve.solvers.ot import barycenter, grid_costs
     >>> A = np.asarray([[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
     >>> (C,) = grid_costs((5,), like=A)
     >>> barycenter(A, C, reg=0.01).p.round(3).tolist()
@@ -111,6 +119,8 @@ def barycenter(
         check_array(C, f"cost[{i}]" if separable else "cost", xp, shape=(n, n), dtype=A.dtype)
     reg = check_scalar(reg, "reg", positive=True)
     check_choice(domain, "domain", _DOMAINS)
+    if acceleration is not None:
+        check_choice(acceleration, "acceleration", ("anderson",))
     count = A.shape[0]
     if weights is None:
         w = xp.full((count,), 1.0 / count, dtype=A.dtype, device=device(A))
@@ -123,13 +133,14 @@ def barycenter(
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
-    method = _Projections(A, factors, w, reg, debiased, domain, xp)
+    kernel = SeparableKernel(factors, reg, domain, xp)
+    method = _Projections(A, kernel, w, debiased, acceleration is not None, xp)
 
     def finish(outcome: Outcome[_State]) -> BarycenterResult:
         log_p = outcome.state.log_p
-        counts = {"kernel": method.applications}
+        counts = {"kernel": kernel.applications}
         return BarycenterResult(
-            p=xp.exp(log_p), reg=reg, debiased=debiased, domain=method.domain, evaluations=counts, **outcome.fields()
+            p=xp.exp(log_p), reg=reg, debiased=debiased, domain=kernel.domain, evaluations=counts, **outcome.fields()
         )
 
     outcome = iterate(method, method.start(), tolerance=tol * mass, options=options, on_device=A, finish=finish)
@@ -162,40 +173,6 @@ class BarycenterResult(Result):
     domain: str
 
 
-def grid_costs(shape: Sequence[int], *, like: Array, p: float = 2.0, extent: float = 1.0) -> list[Array]:
-    """Costs ``|s - t|^p`` along each axis of a regular grid, whose sum is the cost between its points.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Points along each axis.
-    like : array
-        Decides library, dtype and device.
-    p : float
-        Power, positive.
-    extent : float
-        Length of the longest axis; the spacing is the same on all.
-
-    Returns
-    -------
-    list of array (n_i, n_i)
-        For `barycenter`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from xpsolve.solvers.ot.barycenter import grid_costs
-    >>> grid_costs((3,), like=np.zeros(1))[0].tolist()
-    [[0.0, 0.25, 1.0], [0.25, 0.0, 0.25], [1.0, 0.25, 0.0]]
-    """
-    xp = array_namespace(like=like)
-    lengths = [check_count(n, "shape") for n in shape]
-    p, extent = check_scalar(p, "p", positive=True), check_scalar(extent, "extent", positive=True)
-    spacing = extent / max(max(lengths) - 1, 1)
-    lines = [xp.arange(n, dtype=like.dtype, device=device(like)) * spacing for n in lengths]
-    return [xp.abs(line[:, None] - line[None, :]) ** p for line in lines]
-
-
 def _mass(A: Array, xp: Namespace) -> float:
     """The common sum of the measures."""
     if host_float(xp.min(A)) < 0:
@@ -223,27 +200,16 @@ class _State(NamedTuple):
 class _Projections:
     """``v = A / K'u``, ``log p = log d + sum w log(K v)``, ``u = p / K v``; the correction solves ``d K d = p``."""
 
-    def __init__(
-        self, A: Array, costs: list[Array], w: Array, reg: float, debiased: bool, domain: str, xp: Namespace
-    ) -> None:
-        self.log_A, self.debiased, self.xp, self.applications = log_weights(A, xp), debiased, xp, 0
-        self.w = xp.reshape(w, (-1,) + (1,) * (A.ndim - 1))
-        self.exponents = [-C / reg for C in costs]
-        self.kernels = None if domain == "log" else [xp.exp(S) for S in self.exponents]
-        # Products above this lost nothing that matters to underflow; what is smaller is done again on logarithms.
-        self.floor = _FLOOR["float32" if A.dtype == xp.float32 else "float64"] if domain == "auto" else -1.0
-        self.domain = "log" if domain == "log" else "kernel"
+    # Accelerated errors may rise again.
+    keep_best = True
 
-    def apply(self, x: Array, *, transposed: bool = False) -> Array:
-        """Logarithm of the kernel applied to ``exp(x)``."""
-        xp = self.xp
-        self.applications += 1
-        if self.kernels is not None:
-            logs, least = _apply(x, [K.T if transposed else K for K in self.kernels], xp)
-            if self.floor < 0 or host_float(least) > self.floor:
-                return logs
-            self.domain = "log"
-        return _apply_log(x, [S.T if transposed else S for S in self.exponents], xp)
+    def __init__(
+        self, A: Array, kernel: SeparableKernel, w: Array, debiased: bool, accelerated: bool, xp: Namespace
+    ) -> None:
+        self.log_A, self.debiased, self.xp = log_weights(A, xp), debiased, xp
+        self.w = xp.reshape(w, (-1,) + (1,) * (A.ndim - 1))
+        self.kernel = kernel
+        self.anderson = Anderson(_MEMORY, xp) if accelerated else None
 
     def start(self) -> _State:
         zero = self.xp.zeros_like(self.log_A)
@@ -251,22 +217,41 @@ class _Projections:
 
     def look(self, log_u: Array, log_d: Array) -> _State:
         xp = self.xp
-        back = self.apply(log_u, transposed=True)
+        back = self.kernel.apply(log_u, transposed=True)
         log_v = xp.where(self.log_A > -math.inf, self.log_A - back, -math.inf)
-        Kv = self.apply(log_v)
+        Kv = self.kernel.apply(log_v)
         # A measure of weight zero does not take part; and 0 * -inf is no number.
         log_p = log_d + xp.sum(xp.where(self.w > 0, self.w * xp.where(self.w > 0, Kv, 0.0), 0.0), axis=0)
         p = xp.exp(log_p)
         violation = xp.sum(self.w * xp.abs(xp.exp(log_u + Kv) - p[None, ...]))
         next_d = log_d
         if self.debiased:
-            Kd = self.apply(log_d[None, ...])[0, ...]
+            Kd = self.kernel.apply(log_d[None, ...])[0, ...]
             violation = violation + xp.sum(xp.abs(xp.exp(log_d + Kd) - p))
             next_d = 0.5 * (log_d + log_p - Kd)
         return _State(log_u, log_d, log_p, log_p[None, ...] - Kv, next_d, violation)
 
     def step(self, state: _State) -> _State:
-        return self.look(state.next_u, state.next_d)
+        if self.anderson is None:
+            return self.look(state.next_u, state.next_d)
+        xp = self.xp
+        x, image = self.flat(state.log_u, state.log_d), self.flat(state.next_u, state.next_d)
+        # Logarithms far out, where there is no mass, change most and matter least; squares of weights below are slow subnormals.
+        p = xp.exp(0.5 * xp.maximum(state.log_p, xp.max(state.log_p) - _DEPTH))
+        weight = self.flat(xp.sqrt(self.w) * p[None, ...], p)
+        both = xp.isfinite(x) & xp.isfinite(image)
+        mixed = self.anderson.next(xp.where(both, x, 0.0), xp.where(both, image, 0.0), weight)
+        mixed = xp.where(both, mixed, image)
+        size = math.prod(state.log_u.shape)
+        return self.look(
+            xp.reshape(mixed[:size], state.log_u.shape),
+            xp.reshape(mixed[size:], state.log_d.shape) if self.debiased else state.log_d,
+        )
+
+    def flat(self, u: Array, d: Array) -> Array:
+        """The unknowns as one vector."""
+        u = self.xp.reshape(u, (-1,))
+        return self.xp.concat([u, self.xp.reshape(d, (-1,))]) if self.debiased else u
 
     def error(self, state: _State) -> Array:
         return state.violation
@@ -274,28 +259,3 @@ class _Projections:
     def verify(self, state: _State) -> tuple[_State, float]:
         state = self.look(state.log_u, state.log_d)
         return state, host_float(state.violation)
-
-
-def _apply(x: Array, kernels: list[Array], xp: Namespace) -> tuple[Array, Array]:
-    """Logarithm of the kernel applied to ``exp(x)`` along each axis but the first, and the least product."""
-    top = xp.max(xp.reshape(x, (x.shape[0], -1)), axis=1)
-    top = xp.reshape(xp.where(xp.isfinite(top), top, 0.0), (-1,) + (1,) * (x.ndim - 1))
-    values = xp.exp(x - top)
-    for axis, K in enumerate(kernels, start=1):
-        values = xp.moveaxis(xp.moveaxis(values, axis, -1) @ K.T, -1, axis)
-    empty = values <= 0
-    return xp.where(empty, -math.inf, xp.log(xp.where(empty, 1.0, values)) + top), xp.min(values)
-
-
-def _apply_log(x: Array, exponents: list[Array], xp: Namespace) -> Array:
-    """The same by log-sum-exps, a tile at a time: whatever the exponents, nothing is lost."""
-    for axis, S in enumerate(exponents, start=1):
-        lines = xp.moveaxis(x, axis, -1)
-        flat = xp.reshape(lines, (-1, S.shape[1]))
-        count, step = flat.shape[0], max(1, _TILE // (S.shape[0] * S.shape[1]))
-        tiles = [
-            logsumexp(flat[i : min(i + step, count), None, :] + S[None, :, :], axis=2, xp=xp)
-            for i in range(0, count, step)
-        ]
-        x = xp.moveaxis(xp.reshape(xp.concat(tiles, axis=0), lines.shape), -1, axis)
-    return x

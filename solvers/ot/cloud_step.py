@@ -12,7 +12,6 @@ from ...backends.operators import LinearOperator
 from ...backends.pairs.entries import large_entries
 from ...backends.transfer import host_bool, host_float
 from ..linear.cg import cg
-from ..result import Status
 from .geometry import PointCloud
 from .problem import Problem
 from .sparse_plan import SparsePlan
@@ -46,9 +45,6 @@ class CloudNewton:
 
     A ``patient`` one goes on by Sinkhorn's steps where the plan has more: on the way to a smaller regularisation these are few.
     """
-
-    keep_best = True
-    broken = Status.STAGNATED
 
     def __init__(self, problem: Problem, limit: int, patient: bool = False) -> None:
         cloud = problem.geometry
@@ -119,6 +115,11 @@ class CloudNewton:
         """The state whose row potential is ``F``."""
         columns, G, objective = self._columns(F, None)
         return self._rows(F, G, columns, objective, _TAU)
+
+    def columns_exact(self, F: Array) -> CloudState:
+        """The potentials of ``F``, its row sums not looked at yet."""
+        columns, G, objective = self._columns(F, None)
+        return CloudState(F, G, columns, self.a, math.inf, objective)
 
     def error(self, state: CloudState) -> float:
         return -1.0 if self.dense and state.error > self.problem.tolerance else state.error

@@ -15,7 +15,9 @@ from ...backends.validation import check_scalar
 
 # The first iterations say nothing about the rate; a rate is the mean over half a period.
 _WINDOW = 10
-_LARGEST = 1.985
+# The largest factor; what is left of it above 1 when the error grows; and the growth of one period after which Sinkhorn's own
+# step is taken again.
+_LARGEST, _BACK, _GROWTH = 1.985, 0.7, 10.0
 
 
 class Relaxation(NamedTuple):
@@ -30,13 +32,25 @@ class Relaxation(NamedTuple):
     n : int
         Iterations seen.
     mark : float
-        The error at the start of the window.
+        The error at the start of the window; NaN where there is none.
+    reference : float
+        The error at the end of the last period.
+
+    Examples
+    --------
+    >>> from xpsolve.solvers.ot.relaxation import Relaxation
+    >>> relaxation = Relaxation.of("auto")
+    >>> for n in range(1, 21):
+    ...     relaxation = relaxation.seen(0.99**n)
+    >>> round(relaxation.omega, 4)
+    1.8182
     """
 
     omega: float
     tuned: bool
     n: int = 0
     mark: float = math.nan
+    reference: float = math.inf
 
     @classmethod
     def of(cls, omega: Any) -> Relaxation:
@@ -60,20 +74,31 @@ class Relaxation(NamedTuple):
         n = self.n + 1
         if not self.tuned or n % _WINDOW or error is None:
             return self._replace(n=n)
+        # What grows so much (or is no number) is not the start of a relaxed phase: begin again from the plain iteration.
+        lost = not error <= _GROWTH * self.reference
         if n % (2 * _WINDOW):
-            return self._replace(n=n, mark=error)
-        if not (self.mark > 0 and error > 0):
-            return self._replace(n=n)
-        rate = (error / self.mark) ** (1 / _WINDOW)
-        return self._replace(n=n, omega=_tuned(self.omega, rate))
+            return self._replace(n=n, mark=error, omega=1.0 if lost else self.omega)
+        omega = 1.0 if lost else self.omega
+        if not lost and self.mark > 0 and error > 0:
+            omega = _tuned(omega, (error / self.mark) ** (1 / _WINDOW))
+        return self._replace(n=n, mark=math.nan, reference=error, omega=omega)
+
+
+def plain_rate(rate: float, omega: float) -> float:
+    """The rate of plain Sinkhorn, ``sigma^2``, behind the ``rate`` that was seen with the factor ``omega``."""
+    return min((rate + omega - 1) ** 2 / (omega**2 * rate), 1.0)
+
+
+def best_omega(sigma_squared: float) -> float:
+    """``2 / (1 + sqrt(1 - sigma^2))``, a little less than 2 at most."""
+    return min(2 / (1 + math.sqrt(max(0.0, 1 - sigma_squared))), _LARGEST)
 
 
 def _tuned(omega: float, rate: float) -> float:
     if rate >= 1:
         # The error grows: too bold.
-        return 1 + 0.7 * (omega - 1)
+        return 1 + _BACK * (omega - 1)
     if rate <= omega - 1 + 1e-3:
         # Beyond the best factor the rate is omega - 1 whatever sigma is: nothing can be learned.
         return omega
-    sigma2 = (rate + omega - 1) ** 2 / (omega**2 * rate)
-    return min(2 / (1 + math.sqrt(max(0.0, 1 - sigma2))), _LARGEST)
+    return best_omega(plain_rate(rate, omega))

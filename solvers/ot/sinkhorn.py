@@ -20,8 +20,8 @@ from ..result import Status
 from .anderson import Anderson
 from .coarse import coarse_start, wants_coarse
 from .geometry import Geometry
-from .over_relaxation import OverRelaxation
 from .problem import Problem, finite, prepare
+from .relaxation import Relaxation
 from .result import TransportResult
 
 
@@ -62,7 +62,7 @@ def sinkhorn(
         Potentials to start from, e.g. of an earlier result.
     omega : float or "auto"
         Over-relaxation in [1, 2); 1 is Sinkhorn's own step. ``"auto"`` starts with that and tunes itself by the observed rate
-        (see `over_relaxation`): far fewer iterations where plain Sinkhorn needs hundreds.
+        (see `relaxation`): far fewer iterations where plain Sinkhorn needs hundreds.
     acceleration : {None, "anderson"}
         Anderson acceleration of the column potential, with a memory of five and a plain step whenever the residual grows.
     schedule : sequence of float or "auto", optional
@@ -105,25 +105,22 @@ def sinkhorn(
     [[0.4404, 0.0596], [0.0596, 0.4404]]
     """
     problem = prepare(cost, a, b, reg=reg, tol=tol)
-    if omega != "auto":
-        omega = check_scalar(omega, "omega", positive=True)
-        if not 1 <= omega < 2:
-            raise InputError(f'omega must be "auto" or lie in [1, 2), got {omega}')
+    relaxation = Relaxation.of(omega)
     if acceleration is not None:
         check_choice(acceleration, "acceleration", ("anderson",))
-        if omega != 1.0:
+        if relaxation != Relaxation.of(1.0):
             raise InputError("omega must be 1 where acceleration is asked for: they are two ways to the same end")
     levels = _levels(problem, schedule)
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
-    method = _Sinkhorn(problem, omega, acceleration)
+    method = _Sinkhorn(problem, relaxation, acceleration)
     if x0 is not None:
         G = problem.scaled(x0)[1]
     elif levels:
-        G, method.passes = _annealed(problem, levels, omega, options)
+        G, method.passes = _annealed(problem, levels, relaxation, options)
     elif wants_coarse(problem, coarse):
-        G = method.update(None, problem.log_b, coarse_start(problem, rng, lambda small: _coarse(small, options)))
+        G = method.update(None, problem.log_b, coarse_start(problem, rng, lambda small: _coarse(small, options)), 1.0)
     else:
         G = problem.log_b
 
@@ -156,13 +153,13 @@ def _levels(problem: Problem, schedule: Sequence[float] | str | None) -> list[fl
     return [reg for reg in levels if reg > problem.reg]
 
 
-def _annealed(problem: Problem, levels: list[float], omega: float | str, options: LoopOptions) -> tuple[Array, int]:
+def _annealed(problem: Problem, levels: list[float], relaxation: Relaxation, options: LoopOptions) -> tuple[Array, int]:
     """Scaled column potential for ``problem`` from rough solutions at the larger regularisations, and the passes they took."""
     limits = LoopOptions(maxiter=min(200, options.maxiter), check_every=5, time_limit=options.time_limit)
     G, passes = problem.log_b, 0
     for k, reg in enumerate(levels):
         level = replace(problem, reg=reg, tol=1e-2)
-        method = _Sinkhorn(level, omega)
+        method = _Sinkhorn(level, relaxation)
         outcome = iterate(method, method.start(G), tolerance=level.tolerance, options=limits, on_device=problem.a)
         if outcome.status is Status.INTERRUPTED:
             # There is nothing yet to be returned.
@@ -176,7 +173,7 @@ def _annealed(problem: Problem, levels: list[float], omega: float | str, options
 
 def _coarse(small: Problem, options: LoopOptions) -> Array:
     """``F`` of a subsample."""
-    method = _Sinkhorn(small, 1.0)
+    method = _Sinkhorn(small, Relaxation.of(1.0))
     limits = LoopOptions(maxiter=min(1000, options.maxiter), check_every=5, time_limit=options.time_limit)
     start = method.start(small.log_b)
     return iterate(method, start, tolerance=small.tolerance, options=limits, on_device=small.a).state.F
@@ -193,53 +190,51 @@ class _State(NamedTuple):
     G: Array
     rows: Array
     columns: Array
+    relaxation: Relaxation
 
 
 class _Sinkhorn:
     """After the column update the columns are exact; the row sums come with the next row pass, at no extra cost."""
 
-    def __init__(self, problem: Problem, omega: float | str, acceleration: str | None = None) -> None:
+    def __init__(self, problem: Problem, relaxation: Relaxation, acceleration: str | None = None) -> None:
         self.kernel, self.a, self.b = problem.geometry.kernel(problem.reg), problem.a, problem.b
         self.log_a, self.log_b, self.xp = problem.log_a, problem.log_b, problem.xp
-        self.tuner = OverRelaxation() if isinstance(omega, str) else None
-        self.omega = 1.0 if isinstance(omega, str) else omega
+        self.relaxation = relaxation
         self.anderson = Anderson(_MEMORY, problem.xp) if acceleration else None
         # Whether the columns of a state may be wrong too.
-        self.both = self.tuner is not None or self.anderson is not None or self.omega != 1.0
-        self.passes = self.n = 0
+        self.both = relaxation.tuned or relaxation.omega != 1.0 or self.anderson is not None
+        self.passes = 0
 
     def start(self, G: Array) -> _State:
         rows = self.kernel.rows(G, None)
-        F = self.update(None, self.log_a, rows)
+        F = self.update(None, self.log_a, rows, 1.0)
         columns = self.kernel.columns(F, None)
-        G = self.update(None, self.log_b, columns)
+        G = self.update(None, self.log_b, columns, 1.0)
         self.passes += 3
-        return _State(F, G, self.kernel.rows(G, rows), columns)
+        return _State(F, G, self.kernel.rows(G, rows), columns, self.relaxation)
 
-    def update(self, old: Array | None, log_weight: Array, logs: Array) -> Array:
+    def update(self, old: Array | None, log_weight: Array, logs: Array, omega: float) -> Array:
         xp = self.xp
         # A point that reaches nobody (all its costs infinite, or its partners without weight) keeps no mass.
         new = xp.where(xp.isfinite(logs) & xp.isfinite(log_weight), log_weight - finite(logs, xp), -math.inf)
-        if old is None or self.omega == 1.0:
+        if old is None or omega == 1.0:
             return new
         both = xp.isfinite(old) & xp.isfinite(new)
-        return xp.where(both, finite(old, xp) + self.omega * (finite(new, xp) - finite(old, xp)), new)
+        return xp.where(both, finite(old, xp) + omega * (finite(new, xp) - finite(old, xp)), new)
 
     def step(self, state: _State) -> _State:
-        if self.tuner is not None:
-            if self.tuner.wants(self.n):
-                self.tuner.tell(self.n, host_float(self.error(state)))
-            self.omega = self.tuner.omega
-        F = self.update(state.F, self.log_a, state.rows)
+        relaxation = state.relaxation
+        F = self.update(state.F, self.log_a, state.rows, relaxation.omega)
         columns = self.kernel.columns(F, state.columns)
-        G = self.update(state.G, self.log_b, columns)
+        G = self.update(state.G, self.log_b, columns, relaxation.omega)
         if self.anderson is not None:
             xp = self.xp
             both = xp.isfinite(state.G) & xp.isfinite(G)
             mixed = self.anderson.next(xp.where(both, state.G, 0.0), xp.where(both, G, 0.0))
             G = xp.where(both, mixed, G)
-        self.passes, self.n = self.passes + 2, self.n + 1
-        return _State(F, G, self.kernel.rows(G, state.rows), columns)
+        self.passes += 2
+        new = _State(F, G, self.kernel.rows(G, state.rows), columns, relaxation)
+        return new._replace(relaxation=relaxation.seen(host_float(self.error(new)) if relaxation.due else None))
 
     def error(self, state: _State) -> Array:
         xp = self.xp
@@ -253,4 +248,4 @@ class _Sinkhorn:
         rows, columns = self.kernel.rows(state.G, None), self.kernel.columns(state.F, None)
         self.passes += 2
         violation = xp.sum(xp.abs(xp.exp(state.F + rows) - self.a)) + xp.sum(xp.abs(xp.exp(state.G + columns) - self.b))
-        return _State(state.F, state.G, rows, columns), host_float(violation)
+        return state._replace(rows=rows, columns=columns), host_float(violation)

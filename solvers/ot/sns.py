@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 
-from ...backends.namespace import Array, is_gpu
+from ...backends.namespace import Array
 from ...backends.transfer import host_float
 from ...backends.validation import check_count, unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Status
 from .geometry import Dense
+from .jacobi_cg import jacobi_cg
 from .kept import Kept, error_tied, largest
 from .kernel_sinkhorn import Scaling, ScalingState
 from .problem import prepare
 from .relaxation import Relaxation
 from .result import TransportResult
-from .semidual import jacobi_cg
 from .support import Support, support
 
 
@@ -129,7 +129,6 @@ class _Sparse(Scaling):
         self.newtons = self.cg = self.kept = 0
         self.failed: ScalingState | None = None
         self.stored: Array | None = None
-        self.check_every = 10 if is_gpu(part.C) else 1
 
     def step(self, state: ScalingState) -> ScalingState:
         if state.relaxation.n < self.n_sinkhorn:
@@ -181,7 +180,7 @@ class _Sparse(Scaling):
             return r * p - S.rows(S.columns(p) / c)
 
         goal = max(min(1e-2, error), 1e-6) * host_float(xp.sum(xp.abs(b)))
-        x, done = jacobi_cg(apply, 1 / scale, b, goal, 1000, self.check_every, xp)
+        x, done = jacobi_cg(apply, 1 / scale, b, goal, 1000, xp=xp)
         self.cg += done
         return x, (gy - S.columns(x)) / c
 
