@@ -39,13 +39,17 @@ class SparsePlan:
         """``P v``."""
         if self.matrix is not None:
             return self._product(self.matrix, v)
-        return segment_sum(self.values * self.xp.take(v, self.columns, axis=0), self.rows, self.shape[0], xp=self.xp)
+        return segment_sum(
+            self.values * self.xp.take(v, self.columns, axis=0), self.rows, self.shape[0], xp=self.xp, trusted=True
+        )
 
     def adjoint(self, u: Array) -> Array:
         """``P^T u``."""
         if self.matrix is not None:
             return self._product(self.matrix.T, u)
-        return segment_sum(self.values * self.xp.take(u, self.rows, axis=0), self.columns, self.shape[1], xp=self.xp)
+        return segment_sum(
+            self.values * self.xp.take(u, self.rows, axis=0), self.columns, self.shape[1], xp=self.xp, trusted=True
+        )
 
     def squares(self, v: Array) -> Array:
         """``(P * P) v``, squared entry by entry."""
@@ -54,4 +58,4 @@ class SparsePlan:
             squared = type(matrix)((matrix.data * matrix.data, matrix.indices, matrix.indptr), shape=self.shape)
             return self._product(squared, v)
         products = self.values * self.values * self.xp.take(v, self.columns, axis=0)
-        return segment_sum(products, self.rows, self.shape[0], xp=self.xp)
+        return segment_sum(products, self.rows, self.shape[0], xp=self.xp, trusted=True)
