@@ -150,3 +150,30 @@ def test_bad_input_names_the_argument() -> None:
             sinkhorn(C, **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cost"):
         sinkhorn(C * np.nan, reg=1.0)
+
+
+@pytest.mark.parametrize("way", [{"schedule": "auto"}, {"coarse": True}])
+def test_an_interrupt_and_the_limits_hold_on_the_way_to_a_start(way: dict[str, Any]) -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.random((60, 2)), rng.random((50, 2))
+    calls, stop_at = 0, 12
+
+    def cost(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise KeyboardInterrupt
+        return np.sqrt(((p[:, None] - q[None]) ** 2).sum(axis=2))
+
+    for stop_at in (12, 16, 20):  # all of them before the first iteration at the wanted regularisation
+        calls = 0
+        with pytest.warns(ConvergenceWarning, match="interrupted"):
+            result = sinkhorn(PointCloud(x, y, cost), reg=1e-3, **way)
+        assert (result.status, result.n_iter) == (Status.INTERRUPTED, 0)
+        np.testing.assert_allclose(result.residual, sum(result.marginal_errors), rtol=1e-8)
+        assert result.residual < 1.0
+    stop_at = 0
+    with pytest.warns(ConvergenceWarning, match="time"):
+        result = sinkhorn(PointCloud(x, y, cost), reg=1e-3, time_limit=1e-6, **way)
+    assert result.status is Status.TIME_LIMIT
+    np.testing.assert_allclose(result.residual, sum(result.marginal_errors), rtol=1e-8)

@@ -6,6 +6,7 @@ minimise  <C, P> + reg KL(P | a b^T)   over  P >= 0, P 1 = a, P^T 1 = b
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -114,13 +115,15 @@ def sinkhorn(
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
-    method = _Sinkhorn(problem, relaxation, acceleration)
+    method, rough = _Sinkhorn(problem, relaxation, acceleration), _Rough(options)
     if x0 is not None:
         G = problem.scaled(x0)[1]
     elif levels:
-        G, method.passes = _annealed(problem, levels, relaxation, options)
+        G = _annealed(problem, levels, relaxation, rough)
+        method.passes = rough.passes
     elif wants_coarse(problem, coarse):
-        G = method.update(None, problem.log_b, coarse_start(problem, rng, lambda small: _coarse(small, options)), 1.0)
+        logs = coarse_start(problem, rng, lambda small: rough.solve(small, small.log_b, Relaxation.of(1.0), 1000).F)
+        G = method.update(None, problem.log_b, logs, 1.0)
     else:
         G = problem.log_b
 
@@ -131,7 +134,12 @@ def sinkhorn(
         )
 
     start = method.start(G)
-    outcome = iterate(method, start, tolerance=problem.tolerance, options=options, on_device=problem.a, finish=finish)
+    if rough.interrupted:
+        start, residual = method.verify(start)
+        outcome = Outcome(start, Status.INTERRUPTED, 0, residual, problem.tolerance, (residual,))
+    else:
+        limits = replace(options, time_limit=rough.left())
+        outcome = iterate(method, start, tolerance=problem.tolerance, options=limits, on_device=problem.a, finish=finish)
     result = finish(outcome)
     warn_unless_converged(result, "sinkhorn")
     return result
@@ -153,30 +161,43 @@ def _levels(problem: Problem, schedule: Sequence[float] | str | None) -> list[fl
     return [reg for reg in levels if reg > problem.reg]
 
 
-def _annealed(problem: Problem, levels: list[float], relaxation: Relaxation, options: LoopOptions) -> tuple[Array, int]:
-    """Scaled column potential for ``problem`` from rough solutions at the larger regularisations, and the passes they took."""
-    limits = LoopOptions(maxiter=min(200, options.maxiter), check_every=5, time_limit=options.time_limit)
-    G, passes = problem.log_b, 0
-    for k, reg in enumerate(levels):
-        level = replace(problem, reg=reg, tol=1e-2)
-        method = _Sinkhorn(level, relaxation)
-        outcome = iterate(method, method.start(G), tolerance=level.tolerance, options=limits, on_device=problem.a)
-        if outcome.status is Status.INTERRUPTED:
-            # There is nothing yet to be returned.
-            raise KeyboardInterrupt
-        following = levels[k + 1] if k + 1 < len(levels) else problem.reg
-        xp = problem.xp
-        move = (finite(outcome.state.G, xp) - finite(problem.log_b, xp)) * (reg / following)
-        G, passes = problem.log_b + move, passes + method.passes
-    return G, passes
+class _Rough:
+    """Rough solutions on the way to a start: what they cost, within the limits of the whole run, and how they ended."""
+
+    def __init__(self, options: LoopOptions) -> None:
+        self.most = options.maxiter
+        self.until = None if options.time_limit is None else time.monotonic() + options.time_limit
+        self.passes, self.interrupted = 0, False
+
+    def left(self) -> float | None:
+        """Seconds that are left; never quite none, so that a loop may say it."""
+        return None if self.until is None else max(self.until - time.monotonic(), 1e-9)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is to be no further rough solution."""
+        return self.interrupted or (self.until is not None and time.monotonic() > self.until)
+
+    def solve(self, problem: Problem, G: Array, relaxation: Relaxation, maxiter: int) -> _State:
+        """Sinkhorn's iteration from the scaled column potential ``G``."""
+        method = _Sinkhorn(problem, relaxation)
+        limits = LoopOptions(maxiter=min(maxiter, self.most), check_every=5, time_limit=self.left())
+        outcome = iterate(method, method.start(G), tolerance=problem.tolerance, options=limits, on_device=problem.a)
+        self.passes += method.passes
+        self.interrupted = outcome.status is Status.INTERRUPTED
+        return outcome.state
 
 
-def _coarse(small: Problem, options: LoopOptions) -> Array:
-    """``F`` of a subsample."""
-    method = _Sinkhorn(small, Relaxation.of(1.0))
-    limits = LoopOptions(maxiter=min(1000, options.maxiter), check_every=5, time_limit=options.time_limit)
-    start = method.start(small.log_b)
-    return iterate(method, start, tolerance=small.tolerance, options=limits, on_device=small.a).state.F
+def _annealed(problem: Problem, levels: list[float], relaxation: Relaxation, rough: _Rough) -> Array:
+    """Scaled column potential for ``problem`` from rough solutions at the larger regularisations."""
+    xp, log_b = problem.xp, problem.log_b
+    g = xp.zeros_like(log_b)
+    for reg in levels:
+        state = rough.solve(replace(problem, reg=reg, tol=1e-2), log_b + g / reg, relaxation, 200)
+        g = (finite(state.G, xp) - finite(log_b, xp)) * reg
+        if rough.over:
+            break
+    return log_b + g / problem.reg
 
 
 # Differences that Anderson acceleration combines.
