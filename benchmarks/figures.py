@@ -253,7 +253,7 @@ _OTHERS = {
     12: ("figures_linear",),
     13: ("figures_linear_speed",),
     14: ("figures_linear",),
-    15: ("figures_sequences",),
+    15: ("figures_sequences", "figures_sequences_block"),
     16: ("figures_sequences",),
     17: ("figures_linear_precond",),
     18: ("figures_linear", "figures_linear_sketch"),

@@ -53,6 +53,7 @@ def _cases() -> dict[str, Case]:
         "solve_diffusion": (linear.solve_diffusion, fields, loads, {}),
         "gcrodr": (linear.gcrodr, lopsided, b, {}),
         "gcrodr(33, 8)": (linear.gcrodr, lopsided, b, {"m": 33, "k": 8}),
+        "block_gcrodr, 4 columns": (linear.block_gcrodr, lopsided, B, {}),
         "deflated_cg": (linear.deflated_cg, A, b, {}),
         "recycled_minres": (linear.recycled_minres, A, b, {}),
         "gcrodr, recycling": _again(linear.gcrodr, lopsided, B),

@@ -39,7 +39,7 @@ class _Counted:
         return spla.LinearOperator(A.shape, multiply, matmat=multiply, dtype=A.dtype)
 
 
-def figure_block_recycling(repeats: int) -> Iterator[Row]:
+def figure_15(repeats: int) -> Iterator[Row]:
     """`block_gcrodr` against `gcrodr` column by column and a loop of SciPy's `gcrotmk`, all of them recycling throughout."""
     from .figures import row  # imported late: `figures` imports this module
 
