@@ -165,8 +165,8 @@ def test_an_interrupt_and_the_limits_hold_on_the_way_to_a_start(way: dict[str, A
             raise KeyboardInterrupt
         return np.sqrt(((p[:, None] - q[None]) ** 2).sum(axis=2))
 
-    for stop_at in (12, 16, 20):  # all of them before the first iteration at the wanted regularisation
-        calls = 0
+    for last in (12, 16, 20):  # all of them before the first iteration at the wanted regularisation
+        calls, stop_at = 0, last
         with pytest.warns(ConvergenceWarning, match="interrupted"):
             result = sinkhorn(PointCloud(x, y, cost), reg=1e-3, **way)
         assert (result.status, result.n_iter) == (Status.INTERRUPTED, 0)

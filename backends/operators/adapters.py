@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import BackendError, InputError
 from ..namespace import Array, Namespace, array_namespace, device, has_float64, is_array, is_numpy, library
 from ..validation import check_finite
+from .banded import Products
 from .linear_operator import LinearOperator
 
 # Rows promoted to float64 at a time when a residual is recomputed: bounds the extra memory to a few MB.
@@ -173,7 +174,7 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace, pending: Pending | No
     widen = A.dtype in (xp.float32, xp.complex64) and has_float64(like, xp)
     return LinearOperator(
         tuple(A.shape),
-        A.__matmul__,
+        Products(A) if is_numpy(xp) and A.format == "csr" else A.__matmul__,
         matmat=A.__matmul__,
         rmatvec=adjoint,
         rmatmat=adjoint,

@@ -139,7 +139,9 @@ def sinkhorn(
         outcome = Outcome(start, Status.INTERRUPTED, 0, residual, problem.tolerance, (residual,))
     else:
         limits = replace(options, time_limit=rough.left())
-        outcome = iterate(method, start, tolerance=problem.tolerance, options=limits, on_device=problem.a, finish=finish)
+        outcome = iterate(
+            method, start, tolerance=problem.tolerance, options=limits, on_device=problem.a, finish=finish
+        )
     result = finish(outcome)
     warn_unless_converged(result, "sinkhorn")
     return result
