@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument("--families", default=",".join(COMPARED), help="comma-separated (default: %(default)s)")
     compare.add_argument("--quick", action="store_true", help="one small problem a family: to see that everything runs")
     compare.add_argument(
-        "--seconds", type=float, default=1.5, help="that a solver gets before it is given up (default: %(default)s)"
+        "--seconds", type=float, default=1.0, help="that a solver gets before it is given up (default: %(default)s)"
     )
     compare.add_argument("--out", default="report", help="folder of the page (default: %(default)s)")
     compare.add_argument(

@@ -1,7 +1,7 @@
 """Every family of transport problems in every hand that can do it: ``python -m benchmarks compare``.
 
 A cell is one solver on one problem: seconds of process CPU time on one thread, the error of its answer by one function of ours
-in float64 (`compare_ot_solvers.violation`), its iterations, and whether it reached the error asked for. A cell that does not
+in float64 (`compare_ot_problems.violation`), its iterations, and whether it reached the error asked for. A cell that does not
 arrive gets between one and two times a number of seconds: our solvers have a time limit of twice that number, and a peer, which
 has none, is called with a limit of iterations that grows from call to call until it arrives, stops by itself, or its last call
 took that long; the seconds are those of its last call. Loading, compiling and reordering of memory are outside the clock. A
@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import compare_ot_problems as problems_of
 from . import compare_ot_relaxed as more
-from . import compare_ot_solvers as stored
-from .compare_ot_solvers import Answer, Problem, Run, Solver, quiet
+from . import compare_ot_solvers as solvers_of
+from .compare_ot_problems import Answer, Problem, Run, Solver, quiet
 from .machine import describe
 from .report import complete, write
 
@@ -30,15 +31,15 @@ SLACK = 1.05
 
 FAMILIES: dict[str, tuple[str, Callable[[bool], Iterator[Problem]], Callable[[], tuple[Solver, ...]], float, str]] = {
     "stored": (
-        "Transport on a cost matrix", stored.stored, stored.stored_solvers, 1.0,
+        "Transport on a cost matrix", problems_of.stored, solvers_of.stored_solvers, 1.0,
         "Costs of maximum one, float64. The error is the L1 violation of both marginals.",
     ),
     "cloud": (
-        "Transport between points, nothing stored", stored.clouds, stored.cloud_solvers, 2.0,
+        "Transport between points, nothing stored", problems_of.clouds, solvers_of.cloud_solvers, 1.5,
         "Uniform points, cost |x-y|^2, float64; rows that say matrix store it. The error is the L1 violation of both marginals.",
     ),
     "grid": (
-        "Transport between images", stored.grids, stored.grid_solvers, 1.5,
+        "Transport between images", problems_of.grids, solvers_of.grid_solvers, 1.5,
         "Digits enlarged to 32 x 32 pixels, the cost a sum over the axes. POT uses that for barycenters only and is not here.",
     ),
     "unbalanced": (
@@ -57,7 +58,7 @@ FAMILIES: dict[str, tuple[str, Callable[[bool], Iterator[Problem]], Callable[[],
 
 
 def run_comparison(
-    families: Iterable[str], *, quick: bool = False, seconds: float = 1.5, out: str | Path = "report",
+    families: Iterable[str], *, quick: bool = False, seconds: float = 1.0, out: str | Path = "report",
     results: str | Path | None = None,
 ) -> Path:  # fmt: skip
     """Run the families (and ``"robustness"``), write page, Markdown and JSON into ``out``; returns the page.
@@ -186,9 +187,9 @@ def _note(row: Row, answer: Answer, failure: str) -> str:
 
 def robustness(quick: bool, seconds: float) -> dict[str, Any]:
     """The robustness set: one line a solver in the table, one cell a problem and solver in the picture and the text."""
-    solvers = stored.stored_solvers()
-    warm(stored.robust, solvers)
-    problems = list(stored.robust(quick))
+    solvers = solvers_of.stored_solvers()
+    warm(problems_of.robust, solvers)
+    problems = list(problems_of.robust(quick))
     rows = [row for problem in problems for row in race(problem, solvers, seconds)]
     of = {solver.name: [row for row in rows if row["impl"] == solver.name] for solver in solvers}
     table = []

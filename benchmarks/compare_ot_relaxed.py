@@ -22,19 +22,8 @@ from xpsolve.solvers.ot import (
 )
 from xpsolve.solvers.ot import newton as newton_solver
 
-from .compare_ot_solvers import (
-    Answer,
-    Prepare,
-    Problem,
-    Run,
-    Solver,
-    geomloss_stored,
-    ott,
-    ott_absorbed,
-    ott_lines,
-    samples_loss,
-    wide,
-)
+from .compare_ot_problems import Answer, Prepare, Problem, Run, Solver
+from .compare_ot_solvers import geomloss_stored, ott, ott_absorbed, ott_lines, samples_loss, wide
 
 # ---- relaxed marginals
 

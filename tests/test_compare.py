@@ -21,8 +21,8 @@ pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import compare_ot, compare_ot_relaxed, compare_ot_solvers
-from benchmarks.compare_ot_solvers import Answer, Problem, Solver, plan_of, quiet
+from benchmarks import compare_ot, compare_ot_problems, compare_ot_relaxed, compare_ot_solvers
+from benchmarks.compare_ot_problems import Answer, Problem, Solver, plan_of, quiet
 
 # GeomLoss with KeOps compiles for many seconds, its solver of grids is not finished, and OTT's batches do not run with every
 # JAX: the comparison has rows that say so.
@@ -76,7 +76,7 @@ def test_plans_between_points_agree(solver: Solver, easy: Problem) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("solver", GRIDS, ids=lambda s: s.name)
 def test_plans_on_a_grid_agree(solver: Solver) -> None:
-    for problem in compare_ot_solvers.grids(True):
+    for problem in compare_ot_problems.grids(True):
         exact = newton(problem.C, problem.a, problem.b, reg=problem.reg, tol=1e-12).dense_plan()
         assert np.abs(plan(problem, answer(solver, problem, 10_000)) - exact).sum() <= 1e-6
 
@@ -112,11 +112,11 @@ def test_barycenters_agree(solver: Solver) -> None:
 
 def test_the_error_counts_both_marginals_over_the_mass() -> None:
     P = np.asarray([[0.3, 0.1], [0.0, 0.6]])
-    assert compare_ot_solvers.violation(P, P.sum(axis=1), P.sum(axis=0)) <= 1e-15
-    off = compare_ot_solvers.violation(2 * P, 2 * P.sum(axis=1), P.sum(axis=0))
+    assert compare_ot_problems.violation(P, P.sum(axis=1), P.sum(axis=0)) <= 1e-15
+    off = compare_ot_problems.violation(2 * P, 2 * P.sum(axis=1), P.sum(axis=0))
     assert off == pytest.approx(1.0 / 1.5)
-    assert compare_ot_solvers.violation(P * np.nan, P.sum(axis=1), P.sum(axis=0)) == np.inf
-    relaxed = compare_ot_solvers.violation(
+    assert compare_ot_problems.violation(P * np.nan, P.sum(axis=1), P.sum(axis=0)) == np.inf
+    relaxed = compare_ot_problems.violation(
         P, P.sum(axis=1) * np.e, P.sum(axis=0), np.full(2, 2.0), np.zeros(2), 2.0, 1.0
     )
     assert relaxed <= 1e-15
