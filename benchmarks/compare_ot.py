@@ -86,10 +86,15 @@ def run_comparison(
             sections.append(section | {"wall_seconds": round(time.perf_counter() - begun, 1)})
     machine, wall = describe(), round(time.perf_counter() - start, 1)
     if results is not None:
+        # JSON knows no infinity: an answer that is not finite has no error, and a note.
+        plain = [
+            row if row["error"] != math.inf else row | {"error": None, "note": f"not finite; {row['note']}"}
+            for row in rows
+        ]
         clock = "process CPU time, one core; see benchmarks/compare_ot.py"
-        content = {"machine": machine, "clock": clock, "seconds_a_cell": seconds, "quick": quick, "rows": rows}
+        content = {"machine": machine, "clock": clock, "seconds_a_cell": seconds, "quick": quick, "rows": plain}
         Path(results).parent.mkdir(parents=True, exist_ok=True)
-        Path(results).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        Path(results).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     content = {"machine": machine, "backend": "numpy", "quick": quick, "seconds": wall, "sections": sections}
     return write(content, Path(out))
 

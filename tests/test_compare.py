@@ -164,7 +164,10 @@ def test_limits_grow_and_are_round() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_writes_page_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = (Solver("xpsolve", compare_ot_solvers._ours(newton)), *compare_ot_solvers.stored_solvers()[4:5])
+    def nonsense(problem: Problem, limit: int, seconds: float) -> Any:
+        return lambda: Answer(plan=problem.C * np.nan, iterations=1)
+
+    two = (Solver("xpsolve", compare_ot_solvers._ours(newton)), Solver("peer:nonsense", nonsense))
     monkeypatch.setattr(compare_ot_solvers, "stored_solvers", lambda: two)
     monkeypatch.setitem(compare_ot.FAMILIES, "stored", (*compare_ot.FAMILIES["stored"][:2], lambda: two, 1.0, "Text."))
     monkeypatch.setattr(command, "limit_threads", lambda _: None)
@@ -179,6 +182,7 @@ def test_the_command_writes_page_and_rows(tmp_path: Path, monkeypatch: pytest.Mo
     assert {row["impl"] for row in content["rows"]} == {solver.name for solver in two}
     assert {row["family"] for row in content["rows"]} == {"stored", "robustness"}
     assert all(row["reached"] for row in content["rows"] if row["impl"] == "xpsolve")
+    assert all(row["error"] is None and "not finite" in row["note"] for row in content["rows"] if not row["reached"])
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "Transport on a cost matrix" in page
     assert "data:image/png;base64," in page
