@@ -117,7 +117,7 @@ def stored(quick: bool) -> Iterator[Problem]:
     """Cost matrices of maximum one: random assignment, digits under two costs, clouds."""
     small = quick or None
     for make, weak in (
-        (partial(lap, 100 if small else 500), (100, 400, 1200)),
+        (partial(lap, 100 if small else 500), (100, 1200)),
         (partial(digits_pair, 2, 1 if small else 3), (100, 1200)),
         (partial(digits_pair, 1, 1 if small else 3), (100, 1200)),
         (partial(cloud, 100 if small else 1000), (100, 1000, 5000)),

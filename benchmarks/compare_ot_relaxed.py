@@ -54,10 +54,11 @@ def _pot_relaxed(method: str) -> Prepare:
         import ot
 
         def run() -> Answer:
-            # It tests the change of its scalings, which says little where the relaxation is weak: asked for rounding.
+            # It tests the change of its scalings, which a contraction by r / (r + reg) makes so much smaller than the error.
+            stop = 0.1 * problem.wanted * problem.reg / (problem.reg + problem.reg_a)
             _, log = ot.unbalanced.sinkhorn_unbalanced(
                 problem.a, problem.b, problem.C, problem.reg, problem.reg_a, method=method, reg_type="kl",
-                numItermax=limit, stopThr=1e-15, log=True,
+                numItermax=limit, stopThr=stop, log=True,
             )  # fmt: skip
             return Answer(f=problem.reg * log["logu"], g=problem.reg * log["logv"], iterations=len(log["err"]))
 
@@ -133,7 +134,7 @@ def _pot_divergence(problem: Problem, limit: int, seconds: float) -> Run:
     def run() -> Answer:
         result = ot.solve_sample(
             problem.x, problem.y, problem.a, problem.b, reg=problem.reg, reg_type="KL", debias=True,
-            max_iter=limit, tol=1e-6,
+            max_iter=limit, tol=1e-9,
         )  # fmt: skip
         return Answer(found=float(result.value), note=f"at most {limit} iterations")
 
@@ -206,21 +207,19 @@ def _axes(A: Any) -> list[Any]:
 
 
 def means(quick: bool) -> Iterator[Problem]:
-    """Two Gaussians on a line and three images of digits, with the entropy's blur and without."""
+    """Two Gaussians on a line, with the entropy's blur and without, and three images of digits."""
     n = 60 if quick else 300
     pair = gaussian_histograms(0.1, n, xp=npx)
     line = np.stack([pair.a, pair.b])
     images = np.stack([digits_pair(2, 1 if quick else 4, images=k, xp=npx).a for k in ((0, 1), (10, 1), (20, 1))])
     side = math.isqrt(images.shape[1])
     images = images.reshape(-1, side, side)
-    for name, A, reg in (("Gaussians", line, 2e-3), ("digits", images, 4e-3)):
-        for debiased in (False, True):
-            truth = barycenter(
-                A, _axes(A), reg=reg, debiased=debiased, tol=1e-8 if debiased else 1e-11, maxiter=100_000
-            ).p
-            full = f"{name}, debiased" if debiased else name
-            empty = np.empty((0, 0))
-            yield Mean("barycenter", full, empty, A[0], A[1], reg, 1e-5, measures=A, debiased=debiased, truth=truth)
+    # Debiased barycenters of digits creep: no solver here comes to an end, and there is no truth to compare with.
+    for name, A, reg, debiased in (("Gaussians", line, 2e-3, False), ("Gaussians, debiased", line, 2e-3, True),
+                                   ("digits", images, 4e-3, False)):  # fmt: skip
+        truth = barycenter(A, _axes(A), reg=reg, debiased=debiased, tol=1e-8 if debiased else 1e-11).p
+        empty = np.empty((0, 0))
+        yield Mean("barycenter", name, empty, A[0], A[1], reg, 1e-5, measures=A, debiased=debiased, truth=truth)
 
 
 def _ours_mean(domain: str) -> Prepare:
