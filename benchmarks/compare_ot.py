@@ -70,7 +70,7 @@ def run_comparison(
     quick : bool
         One small problem a family: to see that everything runs.
     seconds : float
-        For a cell that does not arrive (see above); some families have a multiple, the robustness set half of it.
+        For a cell that does not arrive (see above); some families have a multiple, the robustness set a third.
     out, results
         Folder of the page; file for the bare rows.
     """
@@ -81,7 +81,7 @@ def run_comparison(
         for family in bar:
             bar.set_description(family)
             begun = time.perf_counter()
-            section = robustness(quick, seconds / 2) if family == "robustness" else compare(family, quick, seconds)
+            section = robustness(quick, seconds / 3) if family == "robustness" else compare(family, quick, seconds)
             rows += section.pop("rows")
             sections.append(section | {"wall_seconds": round(time.perf_counter() - begun, 1)})
     machine, wall = describe(), round(time.perf_counter() - start, 1)
