@@ -1,1 +1,1 @@
-"""Measurements against other libraries: ``python -m benchmarks report`` and ``python -m benchmarks figures``."""
+"""Measurements against other libraries: ``python -m benchmarks report``, ``figures`` and ``compare``."""

@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks report`` and ``python -m benchmarks figures``."""
+"""Command line: ``python -m benchmarks report``, ``python -m benchmarks figures`` and ``python -m benchmarks compare``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from .machine import limit_threads, pin_to_one_core
 
 # Known before NumPy is imported; the functions are in `figures.FIGURES`.
 FIGURE_FAMILIES = {"ground": (1, 2, 3, 4, 5, 6), "linear": tuple(range(11, 21)), "ot": tuple(range(21, 29))}
+
+COMPARED = ("stored", "cloud", "grid", "unbalanced", "divergence", "barycenter", "robustness")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     figures.add_argument("--only", help="numbers of figures, of whatever family (default: all of the families)")
     figures.add_argument("--repeats", type=int, default=9, help="interleaved repetitions (default: %(default)s)")
+    compare = commands.add_parser(
+        "compare", help="optimal transport beside POT, regot, GeomLoss and OTT, and robustness"
+    )
+    compare.add_argument("--families", default=",".join(COMPARED), help="comma-separated (default: %(default)s)")
+    compare.add_argument("--quick", action="store_true", help="one small problem a family: to see that everything runs")
+    compare.add_argument(
+        "--seconds", type=float, default=1.0, help="that a solver gets before it is given up (default: %(default)s)"
+    )
+    compare.add_argument("--out", default="report", help="folder of the page (default: %(default)s)")
+    compare.add_argument(
+        "--results", default="benchmarks/results/compare-ot.json", help="file of the rows (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
 
     # Before anything imports NumPy: BLAS libraries read their number of threads once.
@@ -45,6 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         page = run_report(families, backend=options.backend, quick=options.quick, out=options.out)
         print(f"report: {page}")
+        return
+    if options.command == "compare":
+        families = [name for name in options.families.split(",") if name]
+        unknown = sorted(set(families) - set(COMPARED))
+        if unknown:
+            parser.error(f"unknown families: {', '.join(unknown)}")
+        limit_threads(1)
+        pin_to_one_core()
+        from .compare_ot import run_comparison
+
+        page = run_comparison(
+            families, quick=options.quick, seconds=options.seconds, out=options.out, results=options.results
+        )
+        print(f"comparison: {page} and {options.results}")
         return
     if options.only:
         wanted = [int(n) for n in options.only.split(",") if n]

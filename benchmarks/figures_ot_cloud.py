@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat.numpy as npx
-import numpy as np
-from xpsolve.problems import cloud, digits_pair
+from xpsolve.problems import cloud, digits_pair, uniform_clouds
 from xpsolve.solvers.ot import PointCloud, sinkhorn
 from xpsolve.solvers.ot.cloud_newton import cloud_newton
 
@@ -45,8 +44,7 @@ def figure_27(repeats: int, n: int = 4000, reg: float = 1e-3) -> Iterator[dict[s
     """Passes over all pairs, peak memory and time of the matrix-free Newton method on uniform points in the unit square."""
     from .figures import row
 
-    x, y = (np.asarray(p) for p in _points(n))
-    cost = PointCloud(x, y, threads=1)
+    cost = PointCloud(*uniform_clouds(n, n, 2, xp=npx), threads=1)
 
     def run() -> Any:
         return cloud_newton(cost, reg=reg, tol=TOL)
@@ -63,8 +61,3 @@ def figure_27(repeats: int, n: int = 4000, reg: float = 1e-3) -> Iterator[dict[s
         27, f"{what}: passes", float(passes) if result.converged else None, "<= 25", error=result.residual, note=note
     )
     yield row(27, f"{what}: peak memory / float64 matrix", peak, "<= 0.15", error=result.residual)
-
-
-def _points(n: int) -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    return rng.random((n, 2)), rng.random((n, 2))

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import array_api_compat.numpy as npx
 import numpy as np
-from sklearn.datasets import load_digits
+from xpsolve.problems import digits_pair
 from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn
 from xpsolve.solvers.ot.gradients import gradients
 from xpsolve.solvers.ot.implicit import plan_vjp, potentials_vjp, sharp_cost
@@ -15,23 +16,6 @@ from xpsolve.solvers.ot.implicit import plan_vjp, potentials_vjp, sharp_cost
 Row = dict[str, Any]
 Problem = dict[str, Any]
 _METRICS = ("sqeuclidean", "half_sqeuclidean", "euclidean", "cityblock")
-
-
-def digits(k: int = 3, first: int = 0, second: int = 1) -> Problem:
-    """Two handwritten digits enlarged ``k`` times, 1 % of their mean added, and squared distances of the pixels over their
-    maximum: dig576p2 of the notes for ``k = 3``."""
-    images = load_digits().images
-    weights = []
-    for index in (first, second):
-        image = np.kron(images[index], np.ones((k, k)))
-        image = image + 0.01 * image.mean()
-        weights.append((image / image.sum()).reshape(-1))
-    side = 8 * k
-    pixels = (
-        np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2).astype(float)
-    )
-    C = ((pixels[:, None] - pixels) ** 2).sum(axis=2)
-    return {"cost": C / C.max(), "a": weights[0], "b": weights[1], "reg": 1 / 1200}
 
 
 def _clouds(metric: str) -> Problem:
@@ -111,7 +95,8 @@ def figure_28(repeats: int) -> Iterator[Row]:
     for kind in kinds:
         error = worst_difference(stored | {"cost": C}, kind, ("cost", "a", "b", "reg"), 1e-5)
         yield row(28, f"gradients of the {kind} against central differences, matrix 9 x 12", error, "<= 1e-6")
-    problem = digits()
+    pair = digits_pair(p=2, scale=3, xp=npx)
+    problem = {"cost": pair.cost, "a": pair.a, "b": pair.b, "reg": 1 / 1200}
     for kind in ("value", "sharp cost"):
         error = worst_difference(problem, kind, ("a", "b", "reg"), 1e-4, directions=1, tol=1e-12, omega=1.85)
         yield row(28, f"gradients of the {kind} against central differences, dig576p2 (1/eps=1200)", error, "<= 1e-6")

@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import array_api_compat.numpy as npx
 import numpy as np
+from xpsolve.problems import TransportProblem, cloud, digits_pair, lap, robustness_set
 from xpsolve.solvers.ot.kernel_sinkhorn import kernel_sinkhorn
 from xpsolve.solvers.ot.newton import newton
 from xpsolve.solvers.ot.sns import sns
@@ -19,65 +21,12 @@ from xpsolve.solvers.ot.solve import solve
 from .timing import interleaved
 
 Row = dict[str, Any]
-Instance = tuple[Any, Any, Any]
 ETAS = (50.0, 1e3, 1e4, 1e5)
 
 
-def uniform(n: int) -> Any:
-    return np.full(n, 1 / n)
-
-
-def lap(n: int, seed: int = 0) -> Instance:
-    """A random assignment problem."""
-    return np.random.default_rng(seed).uniform(size=(n, n)), uniform(n), uniform(n)
-
-
-def dig(k: int, p: int, i: int = 0, j: int = 1, floor: float = 0.0) -> Instance:
-    """Two digit images, each pixel enlarged to k x k; |.|^2 or L1 cost on the pixel grid."""
-    from sklearn.datasets import load_digits
-
-    images = load_digits().images
-    a, b = (np.kron(images[index], np.ones((k, k))).ravel() for index in (i, j))
-    a, b = (w + (floor or 0.01 * w.mean()) for w in (a, b))
-    s = 8 * k
-    grid = np.stack(np.meshgrid(np.arange(s), np.arange(s), indexing="ij"), axis=-1).reshape(-1, 2).astype(float)
-    gaps = np.abs(grid[:, None] - grid)
-    C = (gaps**p).sum(axis=2)
-    return C / C.max(), a / a.sum(), b / b.sum()
-
-
-def cloud(n: int, d: int = 2, p: int = 2, seed: int = 0, gaussian: bool = False) -> Instance:
-    """Two uniform clouds, or a Gaussian and a shifted narrow one."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, d)) if gaussian else rng.uniform(size=(n, d))
-    y = 0.5 * rng.normal(size=(n, d)) + 1 if gaussian else rng.uniform(size=(n, d))
-    C = ((x[:, None] - y) ** 2).sum(axis=2)
-    C = C if p == 2 else np.sqrt(C)
-    return C / C.max(), uniform(n), uniform(n)
-
-
-def robustness_set(n: int = 300, seed: int = 5) -> dict[str, Instance]:
-    """Ten problems that between them break most solvers at weak regularisation."""
-    rng = np.random.default_rng(seed)
-    C = rng.uniform(size=(n, n))
-    a, b = rng.uniform(0.1, 1, n), rng.uniform(0.1, 1, n)
-    other = np.random.default_rng(7)
-    R = other.uniform(size=(200, 350))
-    ra, rb = other.dirichlet(np.full(200, 0.3)) + 1e-9, other.dirichlet(np.full(350, 0.3)) + 1e-9
-    x = np.linspace(0, 1, 300)
-    ha, hb = np.exp(-((x - 0.2) ** 2) / 0.005) + 1e-6, np.exp(-((x - 0.8) ** 2) / 0.002) + 1e-6
-    return {
-        "lap": lap(n, seed),
-        "randmarg": (C, a / a.sum(), b / b.sum()),
-        "cloud p=2": cloud(n, 2, 2, seed),
-        "cloud p=1": cloud(n, 2, 1, seed),
-        "Gaussian d=10": cloud(n, 10, 2, seed, gaussian=True),
-        "digits 3 8 p=2": dig(2, 2, 3, 8),
-        "digits 3 8 p=1": dig(2, 1, 3, 8),
-        "rectangular": (R, ra / ra.sum(), rb / rb.sum()),
-        "histograms": ((x[:, None] - x) ** 2, ha / ha.sum(), hb / hb.sum()),
-        "digits 0 4, floor 1e-8": dig(1, 2, 0, 4, floor=1e-8),
-    }
+def digits(p: int, scale: int) -> TransportProblem:
+    """The first two images of scikit-learn's digits."""
+    return digits_pair(p, scale, xp=npx)
 
 
 def violation(P: Any, a: Any, b: Any) -> float:
@@ -85,7 +34,7 @@ def violation(P: Any, a: Any, b: Any) -> float:
     return float(np.abs(P.sum(axis=1) - a).sum() + np.abs(P.sum(axis=0) - b).sum())
 
 
-def ssns(instance: Instance, eta: float, max_iter: int = 300, tol: float = 1e-9) -> Callable[[], Any] | None:
+def ssns(problem: TransportProblem, eta: float, max_iter: int = 300, tol: float = 1e-9) -> Callable[[], Any] | None:
     """regot's sparse Newton method, its Fortran-ordered cost made beforehand; None where it is not installed.
 
     It stops on the 2-norm of the gradient, which is laxer than the L1 norm asked of our solvers.
@@ -93,9 +42,8 @@ def ssns(instance: Instance, eta: float, max_iter: int = 300, tol: float = 1e-9)
     if not importlib.util.find_spec("regot"):
         return None
     regot = importlib.import_module("regot")
-    C, a, b = instance
-    M = np.asfortranarray(C)
-    return lambda: regot.sinkhorn_ssns(M, a, b, 1 / eta, tol=tol, max_iter=max_iter)
+    M = np.asfortranarray(problem.cost)
+    return lambda: regot.sinkhorn_ssns(M, problem.a, problem.b, 1 / eta, tol=tol, max_iter=max_iter)
 
 
 def figure_21(repeats: int) -> Iterator[Row]:
@@ -103,14 +51,14 @@ def figure_21(repeats: int) -> Iterator[Row]:
     from .figures import row
 
     for seed in range(3):
-        C, a, b = lap(500, seed)
+        problem = lap(500, seed, xp=npx)
         for keep in (8, None):
-            result = sns(C, a, b, reg=1 / 1200, tol=1e-12, keep=keep)
+            result = sns(problem.cost, problem.a, problem.b, reg=1 / 1200, tol=1e-12, keep=keep)
             what = f"SNS Newton steps to 1e-12, lap500 seed {seed}, {keep or 'error-tied'} entries per row"
             steps = result.evaluations["newton"] if result.converged else math.inf
             yield row(21, what, steps, "<= 10", error=result.residual)
         if seed == 0:
-            plain = kernel_sinkhorn(C, a, b, reg=1 / 1200, tol=1e-12, omega=1.0, maxiter=100_000)
+            plain = kernel_sinkhorn(problem.cost, reg=1 / 1200, tol=1e-12, omega=1.0, maxiter=100_000)
             note = f"{plain.n_iter} iterations against {result.n_iter}, 20 of them Sinkhorn's"
             what = "plain Sinkhorn iterations / SNS iterations of both stages, lap500 seed 0"
             yield row(21, what, plain.n_iter / result.n_iter, ">= 1000", error=plain.residual, note=note)
@@ -123,8 +71,8 @@ def figure_22(repeats: int) -> Iterator[Row]:
     solved, seconds, worst, slowest = 0, 0.0, 0.0, ""
     peer_solved, peer_seconds, longest = 0, 0.0, 0.0
     failures: dict[str, int] = {}
-    for name, instance in robustness_set().items():
-        C, a, b = instance
+    for problem in robustness_set(xp=npx):
+        C, a, b = problem.cost, problem.a, problem.b
         for eta in ETAS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -134,8 +82,8 @@ def figure_22(repeats: int) -> Iterator[Row]:
             seconds, solved = seconds + spent, solved + result.converged
             worst = max(worst, result.residual)
             if spent > longest:
-                longest, slowest = spent, f"{name} at {eta:g}: {spent:.2f} s"
-            peer = ssns(instance, eta, max_iter=500, tol=1e-10)
+                longest, slowest = spent, f"{problem.name} at {eta:g}: {spent:.2f} s"
+            peer = ssns(problem, eta, max_iter=500, tol=1e-10)
             if peer is not None:
                 start = time.process_time()
                 try:
@@ -161,19 +109,19 @@ def figure_23(repeats: int) -> Iterator[Row]:
     from .figures import row
 
     problems = {
-        "dig576p1, 1200": (dig(3, 1), 1200.0),
-        "dig1024p1, 1200": (dig(4, 1), 1200.0),
-        "cloud1000, 1000": (cloud(1000), 1000.0),
-        "cloud1000, 5000": (cloud(1000), 5000.0),
-        "cloud2000, 1000": (cloud(2000), 1000.0),
+        "dig576p1, 1200": (digits(1, 3), 1200.0),
+        "dig1024p1, 1200": (digits(1, 4), 1200.0),
+        "cloud1000, 1000": (cloud(1000, xp=npx), 1000.0),
+        "cloud1000, 5000": (cloud(1000, xp=npx), 5000.0),
+        "cloud2000, 1000": (cloud(2000, xp=npx), 1000.0),
     }
     logs = []
-    for name, (instance, eta) in problems.items():
-        peer = ssns(instance, eta)
+    for name, (problem, eta) in problems.items():
+        peer = ssns(problem, eta)
         if peer is None:
             yield row(23, f"newton / regot SSNS, {name}", None, note="regot is not installed")
             continue
-        C, a, b = instance
+        C, a, b = problem.cost, problem.a, problem.b
 
         def ours(C: Any = C, a: Any = a, b: Any = b, eta: float = eta) -> Any:
             return newton(C, a, b, reg=1 / eta, tol=1e-9)
@@ -194,8 +142,8 @@ def figure_24(repeats: int) -> Iterator[Row]:
     """The work of newton on dig576p1 at 1200."""
     from .figures import row
 
-    C, a, b = dig(3, 1)
-    result = newton(C, a, b, reg=1 / 1200, tol=1e-9)
+    problem = digits(1, 3)
+    result = newton(problem.cost, problem.a, problem.b, reg=1 / 1200, tol=1e-9)
     counts = result.evaluations
     yield row(24, "newton on dig576p1, 1200: Newton steps", counts["newton"], "<= 35", error=result.residual)
     note = f"{counts['evaluations']} evaluations of the semi-dual, {counts['cg']} CG iterations"
@@ -211,13 +159,14 @@ def figure_25(repeats: int) -> Iterator[Row]:
         return
     ot = importlib.import_module("ot")
     problems = {
-        "lap500, 1200": (lap(500), 1200.0, ">= 40", newton),
-        "dig576p2, 1200": (dig(3, 2), 1200.0, ">= 4", newton),
-        "lap500, 100": (lap(500), 100.0, ">= 0.667", solve),
-        "dig576p2, 100": (dig(3, 2), 100.0, ">= 0.667", solve),
-        "cloud1000, 100": (cloud(1000), 100.0, ">= 0.667", solve),
+        "lap500, 1200": (lap(500, xp=npx), 1200.0, ">= 40", newton),
+        "dig576p2, 1200": (digits(2, 3), 1200.0, ">= 4", newton),
+        "lap500, 100": (lap(500, xp=npx), 100.0, ">= 0.667", solve),
+        "dig576p2, 100": (digits(2, 3), 100.0, ">= 0.667", solve),
+        "cloud1000, 100": (cloud(1000, xp=npx), 100.0, ">= 0.667", solve),
     }
-    for name, ((C, a, b), eta, target, solver) in problems.items():
+    for name, (problem, eta, target, solver) in problems.items():
+        C, a, b = problem.cost, problem.a, problem.b
 
         def ours(C: Any = C, a: Any = a, b: Any = b, eta: float = eta, solver: Any = solver) -> Any:
             return solver(C, a, b, reg=1 / eta, tol=1e-9)

@@ -33,6 +33,8 @@ _PACKAGES = [
     "pykeops",
     "jax",
     "POT",
+    "regot",
+    "ott-jax",
     "geomloss",
     "pyamg",
     "scikit-learn",

@@ -91,6 +91,8 @@ def complete(row: Row) -> Row:
         ratio = full["ratio"] = None
     peer = str(full["impl"]).startswith("peer:")
     full["verdict"] = "" if ratio is None or not peer else "win" if ratio > 1.05 else "loss" if ratio < 0.95 else "even"
+    # A peer may have solved what we did not: a loss that has no ratio.
+    full["verdict"] = row.get("verdict") or full["verdict"]
     if full["seconds"] is None and not full["verdict"]:
         full["verdict"] = "failed" if str(full["note"]).startswith("failed") else "absent"
     return full
@@ -232,7 +234,7 @@ def chart(table: list[Row]) -> str:
     """Ratios to the peers as bars around 1 on a logarithmic axis (inline SVG); losses in red."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in table if row["verdict"] in {"win", "loss", "even"}]
+    rows = [row for row in table if row["verdict"] in {"win", "loss", "even"} and row["ratio"] is not None]
     if not rows:
         return ""
     figure = Figure(figsize=(9, 0.6 + 0.3 * len(rows)))

@@ -24,6 +24,8 @@ B = RNG.random(4)
 TALL = np.concatenate([A, np.eye(4)[:2]])
 COST = RNG.random((6, 5))
 P, Q = np.full(6, 1 / 6), np.full(5, 1 / 5)
+SQUARE = ((X[:, None] - X) ** 2).sum(axis=2)
+SOLVED = ot.sinkhorn(COST, P, Q, reg=0.5, tol=1e-10)
 
 
 # ---- what can be wrong with an array: how it is spoilt, and the error that must follow
@@ -59,17 +61,22 @@ DEFECTS: dict[str, tuple[Callable[[np.ndarray], Any], type[Exception]]] = {
     "masked": (lambda a: np.ma.masked_less(a, 0.5), BackendError),
     "string": (lambda _: "abc", BackendError),
     "other library": (_torch, BackendError),
+    "twice as heavy": (lambda a: 2.0 * a, InputError),
     "other precision": (lambda a: a.astype(np.float64 if a.dtype == np.float32 else np.float32), BackendError),
 }
 KIND = ("integer", "object", "list", "masked", "string")  # not an array of numbers to compute with
 FINITE = ("nan", "inf", "minus inf")
-RELATIVE = ("other library", "other precision", "too short", "columns")
+RELATIVE = ("other library", "other precision", "too short", "columns", "twice as heavy")
 LONE = (*KIND, *FINITE)  # an array that comes alone
 BESIDE = (*LONE, "other library", "other precision")  # one that must fit others
 WEIGHTS = (*BESIDE, "negative", "all zero", "empty", "too short", "too many dimensions")
+BALANCED = (*WEIGHTS, "twice as heavy")
 
 POSITIVE = ((0.0, InputError), (-1.0, InputError), (np.nan, InputError), ("a", BackendError), (None, BackendError))
 TOLERANCE = ((-1.0, InputError), (np.nan, InputError), ("a", BackendError))
+RELAXED = ((0.5, InputError), (2.0, InputError), (np.nan, InputError), ("no such rule", InputError))
+SCHEDULE = (([1.0, -1.0], InputError), ("no such schedule", InputError))
+WRT = (("no such input", InputError), (["cost", "x"], InputError))
 COUNT = ((-1, InputError), (1.5, BackendError), (True, BackendError), ("a", BackendError))
 LOOP: dict[str, Any] = {
     "maxiter": COUNT,
@@ -82,6 +89,11 @@ LOOP: dict[str, Any] = {
 INVERSE = ("other library", "other precision", "integer", "too short", "columns", "string")
 MATRIX = ("too short", "columns", "too many dimensions")  # beside BESIDE or LONE: what else a square matrix may be
 RIGHT = (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")
+# Plus infinity is a legal cost: it forbids the pair.
+COSTS = (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns")
+SEVERAL = ("object", "list", "masked", "string", "other library", "other precision", "too short", "columns")
+# Potentials are infinite where a weight is zero.
+POTENTIAL = ("integer", "object", "other library", "empty", "too short", "too many dimensions", "no dimension")
 
 
 @dataclass(frozen=True)
@@ -364,24 +376,216 @@ TABLE = [
     *(
         Entry(
             name,
-            getattr(ot, name),
-            {"cost": COST, "a": P, "b": Q, "reg": 0.5},
-            # Plus infinity is a legal cost: it forbids the pair.
-            {
-                "cost": (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns"),
-                "a": WEIGHTS,
-                "b": WEIGHTS,
-            },
-            {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
+            lambda cost, a, b, x0, name=name, **rest: getattr(ot, name)(cost, a, b, x0=(x0, b), **rest),
+            {"cost": COST, "a": P, "b": Q, "x0": np.zeros(6), "reg": 0.5},
+            {"x0": (*POTENTIAL, *potential), "cost": COSTS, "a": BALANCED, "b": BALANCED},
+            {"reg": POSITIVE, "tol": TOLERANCE, **LOOP, **options},
         )
-        for name in ("sinkhorn", "kernel_sinkhorn", "newton", "sns", "solve")
+        for name, potential, options in (
+            (
+                "sinkhorn",
+                ("other precision",),
+                {"omega": RELAXED[:3], "acceleration": (("no such", InputError),), "schedule": SCHEDULE},
+            ),
+            ("kernel_sinkhorn", ("list", "masked", "string"), {"omega": RELAXED}),
+            ("newton", ("list", "masked", "string"), {}),
+            ("sns", ("list", "masked", "string"), {"keep": (*COUNT, (0, InputError)), "n_sinkhorn": COUNT}),
+            (
+                "solve",
+                ("list", "masked", "string"),
+                {"method": (("no such method", InputError),), "memory": TOLERANCE},
+            ),
+        )
+    ),
+    *(
+        Entry(
+            f"{name}, points",
+            lambda x, y, a, b, x0, name=name, cost="sqeuclidean", **rest: getattr(ot, name)(
+                ot.PointCloud(x, y, cost=cost), a, b, x0=(x0, b), **rest
+            ),
+            {"x": X, "y": Y, "a": P, "b": Q, "x0": np.zeros(6), "reg": 0.5},
+            {"x0": POTENTIAL, "x": (*POINTS, "empty"), "y": (*POINTS, "empty"), "a": BALANCED, "b": BALANCED},
+            {"reg": POSITIVE, "tol": TOLERANCE, "cost": (("no such cost", InputError),), **LOOP} | options,
+        )
+        for name, options in (
+            ("sinkhorn", {}),
+            (
+                "cloud_newton",
+                {"coarse": (("no such", InputError),), "cap": (*COUNT, (0, InputError)), "check_every": COUNT},
+            ),
+            ("solve", {"method": (("no such method", InputError),)}),
+        )
     ),
     Entry(
-        "sinkhorn, points",
-        lambda x, y, cost="sqeuclidean", **rest: ot.sinkhorn(ot.PointCloud(x, y, cost=cost), **rest),
-        {"x": X, "y": Y, "a": P, "b": Q, "reg": 0.5},
+        "Grid",
+        lambda like, shape=(2, 3), **rest: ot.Grid(shape, like=like, **rest),
+        {"like": P},
+        {"like": KIND},
+        {
+            "shape": ((6, InputError), ((), InputError), ((2, 3, 1, 1), InputError), ((2.5, 2), BackendError)),
+            "p": POSITIVE,
+            "scale": (*POSITIVE[:4], ((1.0, 2.0, 3.0), InputError)),
+        },
+    ),
+    # ---- relaxed marginals, one measure onto itself, debiased values
+    Entry(
+        "unbalanced",
+        lambda cost, a, b, x0, **rest: ot.unbalanced(cost, a, b, x0=(x0, b), **rest),
+        {"cost": COST, "a": 2 * P, "b": Q, "x0": np.zeros(6), "reg": 0.5, "reg_a": 1.0, "reg_b": 1.0},
+        {"x0": POTENTIAL, "cost": COSTS, "a": WEIGHTS, "b": WEIGHTS},
+        {
+            "reg": POSITIVE,
+            "reg_a": POSITIVE,
+            "reg_b": POSITIVE,
+            "tol": TOLERANCE,
+            "method": (("no such method", InputError),),
+            **LOOP,
+        },
+    ),
+    Entry(
+        "unbalanced, points",
+        lambda x, y, **rest: ot.unbalanced(ot.PointCloud(x, y), **rest),
+        {"x": X, "y": Y, "a": 2 * P, "b": Q, "reg": 0.5, "reg_a": 1.0, "reg_b": 1.0},
         {"x": (*POINTS, "empty"), "y": (*POINTS, "empty"), "a": WEIGHTS, "b": WEIGHTS},
-        {"reg": POSITIVE, "cost": (("no such cost", InputError),)},
+    ),
+    Entry(
+        "self_transport",
+        ot.self_transport,
+        {"cost": SQUARE, "a": P, "x0": np.zeros(6), "reg": 0.5},
+        {"x0": POTENTIAL, "cost": COSTS, "a": WEIGHTS},
+        {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
+    ),
+    Entry(
+        "sinkhorn_divergence",
+        ot.sinkhorn_divergence,
+        {"x": X, "y": Y, "a": P, "b": Q, "reg": 0.5},
+        {"x": (*POINTS, "empty"), "y": (*POINTS, "empty"), "a": BALANCED, "b": BALANCED},
+        {
+            "reg": POSITIVE,
+            "tol": TOLERANCE,
+            "cost": (("no such cost", InputError),),
+            **{name: LOOP[name] for name in ("maxiter", "time_limit")},
+        },
+    ),
+    Entry(
+        "sinkhorn_divergence_from_costs",
+        ot.sinkhorn_divergence_from_costs,
+        {"C_xy": COST, "C_xx": SQUARE, "C_yy": SQUARE[:5, :5].copy(), "a": P, "b": Q, "reg": 0.5},
+        {"C_xy": SEVERAL, "C_xx": SEVERAL, "C_yy": SEVERAL, "a": BALANCED, "b": BALANCED},
+        {"reg": POSITIVE, "tol": TOLERANCE},
+    ),
+    # ---- many at once, means
+    Entry(
+        "sinkhorn_batch",
+        ot.sinkhorn_batch,
+        {"cost": COST, "A": np.stack([P, P], axis=1), "B": np.stack([Q, Q], axis=1), "reg": 0.5},
+        {"cost": COSTS, "A": (*BALANCED, "no dimension"), "B": (*BALANCED, "no dimension")},
+        {"reg": POSITIVE, "tol": TOLERANCE, **LOOP},
+    ),
+    Entry(
+        "barycenter",
+        ot.barycenter,
+        {"A": np.stack([P, P[::-1]]), "cost": SQUARE, "weights": np.asarray([0.3, 0.7]), "reg": 0.5},
+        {
+            "A": (*(d for d in WEIGHTS if d != "too short"), "no dimension", "columns"),
+            "cost": COSTS,
+            "weights": WEIGHTS,
+        },
+        {"reg": POSITIVE, "tol": TOLERANCE, "domain": (("no such domain", InputError),), **LOOP},
+    ),
+    Entry(
+        "barycenter, axes",
+        lambda A, cost, **rest: ot.barycenter(A, [cost, np.eye(3)], **rest),
+        {"A": np.full((2, 2, 3), 1 / 6), "cost": np.eye(2), "reg": 0.5},
+        {"A": (*(d for d in BALANCED if d not in ("too short", "twice as heavy")), "columns"), "cost": COSTS},
+    ),
+    Entry(
+        "free_support_barycenter",
+        lambda ys, bs, x0, **rest: ot.free_support_barycenter([ys, ys], [bs, bs], x0=x0, **rest),
+        {"ys": X, "bs": P, "x0": Y[:3].copy(), "a": np.full(3, 1 / 3), "reg": 0.5},
+        {
+            "ys": ("object", "list", "masked", "string", "other library"),
+            "bs": ("twice as heavy",),
+            "x0": (*LONE, "other library", "too many dimensions", "no dimension", "empty"),
+            "a": BALANCED,
+        },
+        {
+            "reg": POSITIVE,
+            "tol": TOLERANCE,
+            "weights": (([1.0], InputError), ([0.0, 0.0], InputError), ([1.0, -1.0], InputError), ("ab", BackendError)),
+            **{name: LOOP[name] for name in ("maxiter", "time_limit", "callback")},
+        },
+    ),
+    # ---- no entropy, and what follows from a result
+    Entry(
+        "solve_exact",
+        ot.solve_exact,
+        {"cost": COST, "a": P, "b": Q},
+        {"cost": COSTS, "a": BALANCED, "b": BALANCED},
+        {"method": (("no such method", InputError),)},
+    ),
+    Entry(
+        "transport_1d",
+        ot.transport_1d,
+        {"x": V6, "y": V, "a": P, "b": Q},
+        {
+            "x": (*BESIDE, "empty", "too many dimensions", "no dimension"),
+            "y": (*BESIDE, "empty", "too many dimensions", "no dimension"),
+            "a": BALANCED,
+            "b": BALANCED,
+        },
+        {"p": (*POSITIVE[:4], (0.5, InputError))},
+    ),
+    Entry(
+        "round_to_polytope",
+        ot.round_to_polytope,
+        {"P": np.outer(P, Q), "a": P, "b": Q},
+        {
+            "P": (*BESIDE, "negative", "empty", "too short", "columns", "too many dimensions", "no dimension"),
+            "a": WEIGHTS,
+            "b": WEIGHTS,
+        },
+    ),
+    *(
+        Entry(f.__name__, f, {"result": SOLVED}, {}, options)
+        for f, options in (
+            (ot.bounds, {"result": ((3.0, InputError), (None, InputError))}),
+            (ot.gradients, {"wrt": WRT}),
+            (ot.sharp_cost, {"wrt": WRT, "rtol": TOLERANCE, "maxiter": COUNT}),
+        )
+    ),
+    Entry(
+        "plan_vjp",
+        lambda W, **rest: ot.plan_vjp(SOLVED, W, **rest),
+        {"W": COST},
+        # A list would be a pair of vectors.
+        {
+            "W": (
+                *(d for d in BESIDE if d != "list"),
+                "empty",
+                "too short",
+                "columns",
+                "too many dimensions",
+                "no dimension",
+            )
+        },
+        {"wrt": WRT, "rtol": TOLERANCE, "maxiter": COUNT},
+    ),
+    Entry(
+        "plan_vjp, two vectors",
+        lambda W, **rest: ot.plan_vjp(SOLVED, (W, Q), **rest),
+        {"W": P},
+        {"W": (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")},
+    ),
+    *(
+        Entry(
+            f"potentials_vjp, {name}",
+            lambda **given: ot.potentials_vjp(SOLVED, **({"u": V6 - V6.mean(), "v": V - V.mean()} | given)),
+            {name: w - w.mean()},
+            {name: (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")},
+            {"wrt": WRT, "rtol": TOLERANCE, "maxiter": COUNT},
+        )
+        for name, w in (("u", V6), ("v", V))
     ),
     Entry(
         "GaussianKDE",

@@ -6,10 +6,12 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import array_api_compat.numpy as npx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xpsolve import problems
 from xpsolve.backends.errors import BackendError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import PointCloud, sinkhorn
@@ -23,17 +25,13 @@ SOLVERS = [newton, kernel_sinkhorn, sns]
 
 
 def lap(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(size=(n, n))
+    return problems.lap(n, seed, xp=npx).cost
 
 
 def digits(k: int, p: int, i: int = 0, j: int = 1) -> tuple[np.ndarray, ...]:
-    images = pytest.importorskip("sklearn.datasets").load_digits().images
-    a, b = (np.kron(images[index], np.ones((k, k))).ravel() for index in (i, j))
-    a, b = a + 0.01 * a.mean(), b + 0.01 * b.mean()
-    axis = np.arange(8.0 * k)
-    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    C = (np.abs(grid[:, None] - grid) ** p).sum(axis=2)
-    return C / C.max(), a / a.sum(), b / b.sum()
+    pytest.importorskip("sklearn")
+    pair = problems.digits_pair(p, k, images=(i, j), xp=npx)
+    return pair.cost, pair.a, pair.b
 
 
 def dense(result: Any) -> np.ndarray:
