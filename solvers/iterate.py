@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..backends.errors import ConvergenceWarning, MissingDependencyError
+from ..backends.memory import keep_freed_memory
 from ..backends.namespace import Array, is_gpu
 from ..backends.transfer import host_float
 from ..backends.validation import check_callable, check_count, check_scalar
@@ -173,6 +174,7 @@ def iterate(
         Never raises for lack of convergence, nor on KeyboardInterrupt (status INTERRUPTED). An exception raised by the
         callback passes through with the last good result attached as its attribute ``result``.
     """
+    keep_freed_memory()
     run = _Run(method, state, tolerance, options)
     check_every = options.check_every or (10 if is_gpu(on_device) else 1)
     with _progress_bar(options.progress, options.maxiter) as bar:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, TypeVar, overload
 
 from ...backends.errors import InputError
-from ...backends.memory import keep_freed_memory
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.operators import LinearOperator, as_operator
 from ...backends.operators.adapters import Pending
@@ -222,7 +221,6 @@ def run(
 
     The options are those of `LoopOptions`. States have ``x``; the method counts its ``matvecs``.
     """
-    keep_freed_memory()
     limits = LoopOptions(maxiter=10 * system.b.shape[0] if maxiter is None else maxiter, **options)
 
     def finish(outcome: Outcome[Any]) -> Any:
