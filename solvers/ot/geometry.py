@@ -6,9 +6,9 @@ import math
 from typing import Any, TypeAlias
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, array_namespace, device
+from ...backends.log_sums import column_averages, column_log_sums, row_averages, row_log_sums
+from ...backends.namespace import Array, array_namespace, device, is_numpy
 from ...backends.pairs import Pairs, exponential
-from ...backends.special import logsumexp
 from ...backends.transfer import host_bool, host_float
 from ...backends.validation import check_array, check_scalar
 from .grid import Grid
@@ -38,22 +38,20 @@ class Dense:
 class _DenseKernel:
     def __init__(self, S: Array, xp: Any) -> None:
         self.S, self.xp = S, xp
+        # Read only where reading waits for nothing.
+        self.lowest = float(xp.min(S)) if is_numpy(xp) else -math.inf
 
     def rows(self, b: Array, guess: Array | None) -> Array:
-        return logsumexp(self.S + b[None, :], axis=1, xp=self.xp)
+        return row_log_sums(self.S, b, xp=self.xp, guess=guess, lowest=self.lowest)
 
     def columns(self, a: Array, guess: Array | None) -> Array:
-        return logsumexp(self.S + a[:, None], axis=0, xp=self.xp)
+        return column_log_sums(self.S, a, xp=self.xp, guess=guess, lowest=self.lowest)
 
     def row_average(self, b: Array, v: Array) -> Array:
-        logs = self.rows(b, None)
-        safe = self.xp.where(self.xp.isfinite(logs), logs, 0.0)
-        return self.xp.exp(self.S + b[None, :] - safe[:, None]) @ v
+        return row_averages(self.S, b, v, xp=self.xp)
 
     def column_average(self, a: Array, v: Array) -> Array:
-        logs = self.columns(a, None)
-        safe = self.xp.where(self.xp.isfinite(logs), logs, 0.0)
-        return self.xp.exp(self.S + a[:, None] - safe[None, :]).T @ v
+        return column_averages(self.S, a, v, xp=self.xp)
 
 
 class PointCloud:

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ...backends.log_sums import row_log_sums
 from ...backends.namespace import Array, Namespace
 from ...backends.pairs.entries import large_entries
-from ...backends.special import logsumexp
 from .geometry import Dense, Geometry, PointCloud
 from .problem import finite
 from .sparse_plan import SparsePlan
@@ -37,7 +37,7 @@ class Stored:
     def row_logs(self, G: Array) -> Array:
         """``log sum_j exp(G_j - C_ij / reg)``."""
         self.passes += 1
-        return logsumexp(self.S + G[None, :], axis=1, xp=self.xp)
+        return row_log_sums(self.S, G, xp=self.xp)
 
     def columns(self, F: Array, guess: Array | None) -> Array:
         """``log sum_i exp(F_i - C_ij / reg)``; ``guess`` is that of an ``F`` nearby."""
