@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -158,6 +159,30 @@ def test_memories_are_true_and_pass_between_solvers(origin: str, name: str) -> N
     assert with_memory.converged
     assert with_memory.n_iter < without.n_iter
     assert with_memory.evaluations["matvec"] <= with_memory.n_iter + 12  # the images are not made again
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    n=st.integers(1, 6),
+    names=st.lists(st.sampled_from(sorted(REMEMBER)), min_size=2, max_size=4),
+    dtype=st.sampled_from(["float32", "float64", "complex128"]),
+    seed=st.integers(0, 999),
+)
+def test_small_systems_pass_on_no_more_than_they_have(n: int, names: list[str], dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    A = ((Q * np.logspace(0, 4, n)) @ Q.T).astype(dtype)
+    A = 0.5 * (A + A.T)
+    kept, tolerance = None, 1e-3 if dtype == "float32" else 1e-8
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for name in names:
+            b = rng.standard_normal(n).astype(dtype)
+            result = REMEMBER[name](A, b, recycle=kept, rtol=tolerance, maxiter=60)
+            assert np.isfinite(result.x).all()
+            assert not result.converged or np.linalg.norm(b - A @ result.x) <= 1.2 * tolerance * np.linalg.norm(b)
+            kept = result.recycle
+            assert kept is None or kept.k <= n
 
 
 @pytest.mark.parametrize("name", REMEMBER)

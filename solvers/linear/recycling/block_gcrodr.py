@@ -24,8 +24,10 @@ from .space import (
     RecyclingResult,
     Space,
     check_recycling,
+    clipped,
     gram,
     harmonic_ritz,
+    least_part,
     on_host,
     orthonormal,
     rows_times,
@@ -162,7 +164,7 @@ def _remember(
     longest = _LONGER * baseline / min(p, columns)
     kept = None
     if space is not None and (recycle is None or outcome.n_iter <= longest):
-        kept = _Shared(space[0], space[1], operator, baseline, columns)
+        kept = _Shared(*clipped(space), operator, baseline, columns)
     return RecyclingResult(x=outcome.state.x, recycle=kept, evaluations={"matvec": method.matvecs}, **outcome.fields())
 
 
@@ -292,7 +294,7 @@ class _BlockGcroDR:
             D[:kept] = np.diag(more[1])
             F, G = np.concatenate([more[0], F], axis=1), np.concatenate([D, G], axis=1)
         P = harmonic_ritz(G, F, min(self.k, G.shape[1])) if G.shape[1] else None
-        chosen = None if P is None else select(G, P)
+        chosen = None if P is None else select(G, P, least_part(cycle.W, xp))
         if chosen is None:
             return self.space
         full = np.zeros((size, chosen[1].shape[1]), dtype=chosen[1].dtype)

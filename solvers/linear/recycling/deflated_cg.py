@@ -21,6 +21,7 @@ from .space import (
     Space,
     check_recycling,
     gram,
+    least_part,
     on_host,
     remember,
     rows_times,
@@ -220,7 +221,7 @@ class _DeflatedCG:
         scale = 1.0 / np.sqrt(curvatures)
         F, G = scale[:, None] * F * scale, scale[:, None] * G * scale
         values, vectors = np.linalg.eigh(0.5 * (F + F.conj().T))
-        keep = values > 1e-12 * values[-1]
+        keep = values > least_part(self.Z, xp) * values[-1]
         if not keep.any():
             return None
         basis = vectors[:, keep] / np.sqrt(values[keep])

@@ -23,6 +23,7 @@ from .space import (
     check_recycling,
     gram,
     harmonic_ritz,
+    least_part,
     on_host,
     orthonormal,
     remember,
@@ -181,7 +182,7 @@ class _Deflated(Cycle):
             G[:kept, :kept], G[:kept, kept:], G[kept:, kept:] = np.diag(D), B[:, :j], H
         rows, columns = G.shape
         P = harmonic_ritz(G, F[:rows, :columns], min(k, columns))
-        chosen = None if P is None else select(G, P)
+        chosen = None if P is None else select(G, P, least_part(self.V, self.xp))
         if chosen is None:
             return None
         return rows_times(chosen[1], self.S[:columns, :], self.xp), rows_times(chosen[0], self.W[:rows, :], self.xp)

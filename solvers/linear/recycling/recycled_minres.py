@@ -22,6 +22,7 @@ from .space import (
     check_recycling,
     gram,
     harmonic_ritz,
+    least_part,
     on_host,
     orthonormal,
     remember,
@@ -227,10 +228,10 @@ class _RecycledMinres:
             return self.space
         # Lanczos vectors lose their orthogonality: combinations that nearly vanish have no images worth keeping.
         values, vectors = np.linalg.eigh(N)
-        keep = values > _INDEPENDENT * values[-1]
+        keep = values > max(_INDEPENDENT, 1e2 * least_part(self.Z, self.xp)) * values[-1]
         Y = vectors[:, keep] / np.sqrt(values[keep])
         P = harmonic_ritz(G @ Y, F @ Y, min(self.k, Y.shape[1]))
-        chosen = None if P is None else select(G @ Y, P)
+        chosen = None if P is None else select(G @ Y, P, least_part(self.Z, self.xp))
         if chosen is None:
             return self.space
         return rows_times(Y @ chosen[1], self.Z, self.xp), rows_times(chosen[0], self.W, self.xp)

@@ -16,7 +16,7 @@ from ...result import LinearResult
 # Directions and their images, both as rows.
 Space = tuple[Array, Array]
 
-# Directions of the images below this part of the largest are dropped.
+# Directions of the images below this part of the largest are dropped, in double precision.
 _RANK = 1e-12
 # Right-hand sides differ, too: a little longer is no sign against the memory.
 _LONGER = 1.25
@@ -75,9 +75,20 @@ def remember(method: Any, outcome: Outcome[Any], recycle: RecycleSpace | None, o
     kept = (
         None
         if space is None or outcome.n_iter > _LONGER * baseline
-        else RecycleSpace(space[0], space[1], operator, baseline)
+        else RecycleSpace(*clipped(space), operator, baseline)
     )
     return RecyclingResult(x=outcome.state.x, recycle=kept, evaluations={"matvec": method.matvecs}, **outcome.fields())
+
+
+def clipped(space: Space) -> Space:
+    """No more directions than the whole space has."""
+    most = min(space[0].shape)
+    return space[0][:most, :], space[1][:most, :]
+
+
+def least_part(like: Array, xp: Namespace) -> float:
+    """Of the largest direction, the part below which one is rounding."""
+    return max(_RANK, 10 * finfo_eps(like.dtype, xp))
 
 
 def check_recycling(recycle: Any, b: Array, *, block: bool = False) -> None:
@@ -211,7 +222,7 @@ def orthonormal(U: Array, AU: Array, kept: Any, R: Any, xp: Namespace) -> Space 
     if not np.isfinite(R).all():
         return None
     (Q, size), (left, s, right) = kept, np.linalg.svd(R)
-    rank = int((s > max(_RANK, 10 * finfo_eps(U.dtype, xp)) * s[0]).sum())
+    rank = int((s > least_part(U, xp) * s[0]).sum())
     if 2 * rank < s.size or rank == 0:
         return None
     return rows_times(right[:rank].conj().T / s[:rank], U / size, xp), rows_times(left[:, :rank], Q.T, xp)
@@ -249,14 +260,17 @@ def harmonic_ritz(G: Any, F: Any, k: int) -> Any:
     return np.stack(columns, axis=1)
 
 
-def select(G: Any, P: Any) -> tuple[Any, Any] | None:
-    """From ``G P`` the orthonormal basis (for the images) and the coefficients (for the directions) that belong to it."""
+def select(G: Any, P: Any, least: float) -> tuple[Any, Any] | None:
+    """From ``G P`` the orthonormal basis (for the images) and the coefficients (for the directions) that belong to it.
+
+    Directions below the part ``least`` of the largest are dropped.
+    """
     import numpy as np
     import scipy.linalg as sl
 
     Q, R, pivots = sl.qr(G @ P, mode="economic", pivoting=True)
     size = np.abs(np.diag(R))
-    rank = int((size > _RANK * size[0]).sum()) if size.size and np.isfinite(size).all() and size[0] > 0 else 0
+    rank = int((size > least * size[0]).sum()) if size.size and np.isfinite(size).all() and size[0] > 0 else 0
     if not rank:
         return None
     inverse = sl.solve_triangular(R[:rank, :rank], np.eye(rank, dtype=R.dtype), check_finite=False)
