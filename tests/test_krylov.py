@@ -26,6 +26,8 @@ from xpsolve.solvers.linear import (
     fgmres,
     flexible_cg,
     gmres,
+    lsmr,
+    lsqr,
     minres,
     mixed_cg,
     regularization_path,
@@ -386,6 +388,25 @@ def kernel(ell: float, mu: float) -> tuple[np.ndarray, np.ndarray]:
     squares = ((X[:, None, :] - X[None, :, :]) ** 2).sum(-1)
     y = np.sin(6 * X[:, 0]) * np.cos(5 * X[:, 1]) + 0.1 * np.random.default_rng(0).standard_normal(1000)
     return np.exp(-squares / (2 * ell**2)) + mu * np.eye(1000), y
+
+
+def test_exact_convergence_between_two_looks(xp: Any, make: Any) -> None:
+    """A residual of zero must not divide by itself for the rest of a burst."""
+    solvers: tuple[Any, ...] = (cg, minres, gmres, bicgstab, tfqmr, block_cg, lsqr, lsmr)
+    for A in (np.eye(1), 2 * np.eye(6), np.diag([1.0, 1.0, 3.0, 3.0, 3.0, 3.0])):
+        n = A.shape[0]
+        for columns in ((n, 3), (n,)):
+            b = np.arange(1.0, np.prod(columns) + 1).reshape(columns)
+            if len(columns) == 2:
+                b[:, 0] = 0.0
+            for solver in solvers:
+                if solver is block_cg and len(columns) == 1:
+                    continue
+                result = solver(make(A), make(b), check_every=10)
+                x = to_host(result.x)
+                assert result.converged
+                np.testing.assert_allclose(A @ x, b, rtol=1e-5)
+                assert len(columns) == 1 or not x[:, 0].any()
 
 
 def test_block_counts_of_the_notes() -> None:

@@ -142,7 +142,9 @@ class _Single(_Method):
         rr = r @ r
         z = r if self.M is None else self.M @ r
         rz_new = rr if self.M is None else r @ z
-        return _State(x, r, z + (rz_new / rz) * p, rz_new, rr, curvature)
+        # Between looks a residual may have become zero exactly.
+        beta = rz_new / self.xp.where(rz == 0, 1.0, rz)
+        return _State(x, r, z + beta * p, rz_new, rr, curvature)
 
     def error(self, state: _State) -> Array:
         # The sign of the curvature (and of <r, M r>) rides on the norm: one transfer tells both.
@@ -174,7 +176,7 @@ class _SingleNumPy(_Single):
         rr = r @ r
         z = r if self.M is None else self.M @ r
         rz_new = rr if self.M is None else r @ z
-        p *= rz_new / rz
+        p *= rz_new / rz if rz else 0.0
         p += z
         return _State(moved, r, p, rz_new, rr, curvature)
 

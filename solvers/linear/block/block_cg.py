@@ -131,7 +131,8 @@ class BlockCG:
         U, s, Vh = xp.linalg.svd(S, full_matrices=False)
         *values, known = (float(value) for value in to_host(xp.concat([s, xp.reshape(worst, (1,))])))
         rank = max(1, sum(value > self.rank_tol * values[0] for value in values))
-        small = (xp.astype(s[:rank], R.dtype)[:, None] * Vh[:rank, :]) * xp.astype(scale, R.dtype)[None, :]
+        # By the norms themselves: a column of zeros takes no part, not even of rounding.
+        small = (xp.astype(s[:rank], R.dtype)[:, None] * Vh[:rank, :]) * xp.astype(norms, R.dtype)[None, :]
         return Q @ U[:, :rank], small @ coefficients, known
 
     def start(self, x: Array, r: Array) -> _State:
