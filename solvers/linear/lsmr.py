@@ -159,7 +159,8 @@ class _Lsmr(GolubKahan):
         rnorm = xp.sqrt((betad - taud) ** 2 + betadd**2)
         # The condition number from the diagonal of the second factor, whose last entry is not final.
         largest, smallest = state.extremes
-        cond = xp.maximum(largest, rhotemp) / xp.maximum(xp.minimum(smallest, rhotemp), floor)
+        least = xp.maximum(xp.minimum(smallest, rhotemp), floor)
+        cond = xp.maximum(largest, rhotemp) / xp.where(least > 0, least, 1.0)
         extremes = (xp.maximum(largest, rhobar), xp.minimum(smallest, rhobar))
         return _State(
             self, state.base, t, u, v, h, hbar, alpha, alphabar, zeta, zetabar, rho, rhobar, cbar, sbar, betadd, betad,
