@@ -93,7 +93,7 @@ RIGHT = (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")
 COSTS = (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns")
 SEVERAL = ("object", "list", "masked", "string", "other library", "other precision", "too short", "columns")
 # Potentials are infinite where a weight is zero.
-POTENTIAL = ("integer", "object", "other library", "empty", "too short", "too many dimensions", "no dimension")
+POTENTIAL = (*KIND, "other library", "other precision", "empty", "too short", "too many dimensions", "no dimension")
 
 
 @dataclass(frozen=True)
@@ -378,21 +378,19 @@ TABLE = [
             name,
             lambda cost, a, b, x0, name=name, **rest: getattr(ot, name)(cost, a, b, x0=(x0, b), **rest),
             {"cost": COST, "a": P, "b": Q, "x0": np.zeros(6), "reg": 0.5},
-            {"x0": (*POTENTIAL, *potential), "cost": COSTS, "a": BALANCED, "b": BALANCED},
+            {"x0": POTENTIAL, "cost": COSTS, "a": BALANCED, "b": BALANCED},
             {"reg": POSITIVE, "tol": TOLERANCE, **LOOP, **options},
         )
-        for name, potential, options in (
+        for name, options in (
             (
                 "sinkhorn",
-                ("other precision",),
                 {"omega": RELAXED[:3], "acceleration": (("no such", InputError),), "schedule": SCHEDULE},
             ),
-            ("kernel_sinkhorn", ("list", "masked", "string"), {"omega": RELAXED}),
-            ("newton", ("list", "masked", "string"), {}),
-            ("sns", ("list", "masked", "string"), {"keep": (*COUNT, (0, InputError)), "n_sinkhorn": COUNT}),
+            ("kernel_sinkhorn", {"omega": RELAXED}),
+            ("newton", {}),
+            ("sns", {"keep": (*COUNT, (0, InputError)), "n_sinkhorn": COUNT}),
             (
                 "solve",
-                ("list", "masked", "string"),
                 {"method": (("no such method", InputError),), "memory": TOLERANCE},
             ),
         )
