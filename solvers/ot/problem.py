@@ -79,13 +79,18 @@ def prepare(cost: Array | Geometry, a: Array | None, b: Array | None, *, reg: fl
     reg = check_scalar(reg, "reg", positive=True)
     a, b = weights(a, "a", n, like, xp), weights(b, "b", m, like, xp)
     mass, mass_b = host_float(xp.sum(a)), host_float(xp.sum(b))
+    check_equal_sums(mass, mass_b, like, xp)
+    tol = (1e-4 if like.dtype == xp.float32 else 1e-6) if tol is None else check_scalar(tol, "tol", positive=True)
+    return Problem(geometry, a, b, log_weights(a, xp), log_weights(b, xp), reg, mass, tol, xp)
+
+
+def check_equal_sums(mass: float, mass_b: float, like: Array, xp: Namespace) -> None:
+    """Require that the sums of ``a`` and ``b`` agree to the precision of ``like``."""
     if abs(mass - mass_b) > 1e3 * finfo_eps(like.dtype, xp) * mass:
         raise InputError(
             f"a sums to {mass:.9g} and b to {mass_b:.9g}; balanced transport needs equal sums (normalise them, or see "
             "unbalanced transport)"
         )
-    tol = (1e-4 if like.dtype == xp.float32 else 1e-6) if tol is None else check_scalar(tol, "tol", positive=True)
-    return Problem(geometry, a, b, log_weights(a, xp), log_weights(b, xp), reg, mass, tol, xp)
 
 
 def potentials(x0: Any, geometry: Geometry) -> tuple[Array, Array]:

@@ -107,6 +107,8 @@ def sinkhorn(
     """
     problem = prepare(cost, a, b, reg=reg, tol=tol)
     relaxation = Relaxation.of(omega)
+    if not isinstance(coarse, bool):
+        check_choice(coarse, "coarse", ("auto",))
     if acceleration is not None:
         check_choice(acceleration, "acceleration", ("anderson",))
         if relaxation != Relaxation.of(1.0):
