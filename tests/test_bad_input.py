@@ -26,6 +26,7 @@ COST = RNG.random((6, 5))
 P, Q = np.full(6, 1 / 6), np.full(5, 1 / 5)
 SQUARE = ((X[:, None] - X) ** 2).sum(axis=2)
 SOLVED = ot.sinkhorn(COST, P, Q, reg=0.5, tol=1e-10)
+RESULT = ((3.0, InputError), (None, InputError), (ot.solve_exact(COST, P, Q), InputError))
 
 
 # ---- what can be wrong with an array: how it is spoilt, and the error that must follow
@@ -76,7 +77,7 @@ POSITIVE = ((0.0, InputError), (-1.0, InputError), (np.nan, InputError), ("a", B
 TOLERANCE = ((-1.0, InputError), (np.nan, InputError), ("a", BackendError))
 RELAXED = ((0.5, InputError), (2.0, InputError), (np.nan, InputError), ("no such rule", InputError))
 SCHEDULE = (([1.0, -1.0], InputError), ("no such schedule", InputError))
-WRT = (("no such input", InputError), (["cost", "x"], InputError))
+WRT = (("no such input", InputError), (["cost", "x"], InputError), (3, InputError))
 COUNT = ((-1, InputError), (1.5, BackendError), (True, BackendError), ("a", BackendError))
 LOOP: dict[str, Any] = {
     "maxiter": COUNT,
@@ -93,7 +94,7 @@ RIGHT = (*BESIDE, "empty", "too short", "too many dimensions", "no dimension")
 COSTS = (*(d for d in BESIDE if d != "inf"), "empty", "too many dimensions", "too short", "columns")
 SEVERAL = ("object", "list", "masked", "string", "other library", "other precision", "too short", "columns")
 # Potentials are infinite where a weight is zero.
-POTENTIAL = ("integer", "object", "other library", "empty", "too short", "too many dimensions", "no dimension")
+POTENTIAL = (*KIND, "other library", "other precision", "empty", "too short", "too many dimensions", "no dimension")
 
 
 @dataclass(frozen=True)
@@ -378,21 +379,19 @@ TABLE = [
             name,
             lambda cost, a, b, x0, name=name, **rest: getattr(ot, name)(cost, a, b, x0=(x0, b), **rest),
             {"cost": COST, "a": P, "b": Q, "x0": np.zeros(6), "reg": 0.5},
-            {"x0": (*POTENTIAL, *potential), "cost": COSTS, "a": BALANCED, "b": BALANCED},
+            {"x0": POTENTIAL, "cost": COSTS, "a": BALANCED, "b": BALANCED},
             {"reg": POSITIVE, "tol": TOLERANCE, **LOOP, **options},
         )
-        for name, potential, options in (
+        for name, options in (
             (
                 "sinkhorn",
-                ("other precision",),
-                {"omega": RELAXED[:3], "acceleration": (("no such", InputError),), "schedule": SCHEDULE},
+                {"omega": RELAXED, "acceleration": (("no such", InputError),), "schedule": SCHEDULE},
             ),
-            ("kernel_sinkhorn", ("list", "masked", "string"), {"omega": RELAXED}),
-            ("newton", ("list", "masked", "string"), {}),
-            ("sns", ("list", "masked", "string"), {"keep": (*COUNT, (0, InputError)), "n_sinkhorn": COUNT}),
+            ("kernel_sinkhorn", {"omega": RELAXED}),
+            ("newton", {}),
+            ("sns", {"keep": (*COUNT, (0, InputError)), "n_sinkhorn": COUNT}),
             (
                 "solve",
-                ("list", "masked", "string"),
                 {"method": (("no such method", InputError),), "memory": TOLERANCE},
             ),
         )
@@ -408,10 +407,14 @@ TABLE = [
             {"reg": POSITIVE, "tol": TOLERANCE, "cost": (("no such cost", InputError),), **LOOP} | options,
         )
         for name, options in (
-            ("sinkhorn", {}),
+            ("sinkhorn", {"coarse": (("no such", InputError),)}),
             (
                 "cloud_newton",
-                {"coarse": (("no such", InputError),), "cap": (*COUNT, (0, InputError)), "check_every": COUNT},
+                {
+                    "coarse": (("no such", InputError),),
+                    "cap": (*COUNT, (0, InputError)),
+                    "check_every": LOOP["check_every"],
+                },
             ),
             ("solve", {"method": (("no such method", InputError),)}),
         )
@@ -471,7 +474,7 @@ TABLE = [
         "sinkhorn_divergence_from_costs",
         ot.sinkhorn_divergence_from_costs,
         {"C_xy": COST, "C_xx": SQUARE, "C_yy": SQUARE[:5, :5].copy(), "a": P, "b": Q, "reg": 0.5},
-        {"C_xy": SEVERAL, "C_xx": SEVERAL, "C_yy": SEVERAL, "a": BALANCED, "b": BALANCED},
+        {"C_xy": COSTS, "C_xx": COSTS, "C_yy": COSTS, "a": BALANCED, "b": BALANCED},
         {"reg": POSITIVE, "tol": TOLERANCE},
     ),
     # ---- many at once, means
@@ -504,14 +507,24 @@ TABLE = [
         lambda ys, bs, x0, **rest: ot.free_support_barycenter([ys, ys], [bs, bs], x0=x0, **rest),
         {"ys": X, "bs": P, "x0": Y[:3].copy(), "a": np.full(3, 1 / 3), "reg": 0.5},
         {
-            "ys": ("object", "list", "masked", "string", "other library"),
-            "bs": ("twice as heavy",),
+            "ys": (
+                *LONE,
+                "other library",
+                "other precision",
+                "too many dimensions",
+                "no dimension",
+                "empty",
+                "columns",
+            ),
+            "bs": BALANCED,
             "x0": (*LONE, "other library", "too many dimensions", "no dimension", "empty"),
             "a": BALANCED,
         },
         {
             "reg": POSITIVE,
             "tol": TOLERANCE,
+            "inner_tol": TOLERANCE,
+            "inner_maxiter": COUNT,
             "weights": (([1.0], InputError), ([0.0, 0.0], InputError), ([1.0, -1.0], InputError), ("ab", BackendError)),
             **{name: LOOP[name] for name in ("maxiter", "time_limit", "callback")},
         },
@@ -542,16 +555,18 @@ TABLE = [
         {"P": np.outer(P, Q), "a": P, "b": Q},
         {
             "P": (*BESIDE, "negative", "empty", "too short", "columns", "too many dimensions", "no dimension"),
-            "a": WEIGHTS,
-            "b": WEIGHTS,
+            "a": BALANCED,
+            "b": BALANCED,
         },
     ),
     *(
         Entry(f.__name__, f, {"result": SOLVED}, {}, options)
         for f, options in (
             (ot.bounds, {"result": ((3.0, InputError), (None, InputError))}),
-            (ot.gradients, {"wrt": WRT}),
-            (ot.sharp_cost, {"wrt": WRT, "rtol": TOLERANCE, "maxiter": COUNT}),
+            (ot.gradients, {"wrt": WRT, "result": RESULT[:2]}),
+            (lambda result, **rest: ot.plan_vjp(result, COST, **rest), {"result": RESULT}),
+            (lambda result, **rest: ot.potentials_vjp(result, V6, V, **rest), {"result": RESULT}),
+            (ot.sharp_cost, {"wrt": WRT, "result": RESULT, "rtol": TOLERANCE, "maxiter": COUNT}),
         )
     ),
     Entry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -442,3 +443,29 @@ def test_looks_warm_starts_splitting_and_units(solver: Any) -> None:
     np.testing.assert_allclose(solver(C * 1e6, a, reg=1e4, tol=1e-10).value, 1e6 * result.value, rtol=1e-11)
     np.testing.assert_allclose(solver(np.asfortranarray(C), a, reg=1e-2, tol=1e-10).value, result.value, rtol=1e-11)
     assert solver(np.zeros((4, 3)), reg=1.0).value == pytest.approx(0, abs=1e-14)
+
+
+@pytest.mark.parametrize("which", [4, 6, 7, 8, 9])
+@pytest.mark.parametrize("weak", [1e4, 1e5])
+@pytest.mark.parametrize("solve", [kernel_sinkhorn, sinkhorn])
+def test_over_relaxation_never_leaves_more_than_a_few_masses(solve: Any, which: int, weak: float) -> None:
+    # Unbounded relaxed steps ended here at errors between 1e41 and 1e144, or not finite.
+    pytest.importorskip("sklearn")
+    problem = problems.robustness_set(xp=npx)[which]
+    most = 700 if solve is kernel_sinkhorn else 60
+    reg = float(problem.cost.max()) / weak
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = solve(problem.cost, problem.a, problem.b, reg=reg, omega="auto", maxiter=most)
+    assert result.status in {Status.CONVERGED, Status.MAX_ITER}
+    assert max(result.history) <= 25
+    # The best state that was looked at, recomputed; early errors leave nothing out.
+    assert result.residual <= 1.01 * min(result.history) + 1e-9
+
+
+def test_newton_that_stagnates_ends_on_its_best_state() -> None:
+    problem = problems.random_marginals(300, 5, xp=npx)
+    with pytest.warns(ConvergenceWarning, match="newton"):
+        result = newton(problem.cost, problem.a, problem.b, reg=1e-3, tol=1e-17)
+    assert result.status is Status.STAGNATED
+    assert result.residual < 1e-13

@@ -118,7 +118,11 @@ def cloud_newton(
     if not isinstance(coarse, bool):
         check_choice(coarse, "coarse", ("auto",))
     options = LoopOptions(
-        maxiter=maxiter, callback=callback, check_every=check_every or 1, progress=progress, time_limit=time_limit
+        maxiter=maxiter,
+        callback=callback,
+        check_every=1 if check_every is None else check_every,
+        progress=progress,
+        time_limit=time_limit,
     )
     began = time.monotonic()
     problem, spread = _positive(whole)

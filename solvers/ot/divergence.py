@@ -138,7 +138,7 @@ def sinkhorn_divergence_from_costs(
     4.0
     """
     array_namespace(C_xy=C_xy, C_xx=C_xx, C_yy=C_yy)
-    geometries = (Dense(C_xy), Dense(C_xx), Dense(C_yy))
+    geometries = (Dense(C_xy, "C_xy"), Dense(C_xx, "C_xx"), Dense(C_yy, "C_yy"))
     for C, name, k in ((geometries[1], "C_xx", 0), (geometries[2], "C_yy", 1)):
         check_symmetric(C, name)
         if C.shape[0] != C_xy.shape[k]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.transfer import host_float
-from ...backends.validation import check_array, check_scalar
+from ...backends.validation import check_array, check_count, check_scalar, check_weights
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Result
 from .geometry import PointCloud
@@ -83,13 +83,22 @@ def free_support_barycenter(
         raise InputError("ys is empty: a barycenter needs at least one measure")
     xp = array_namespace(x0=x0, a=a, **{f"ys[{k}]": y for k, y in enumerate(ys)})
     check_array(x0, "x0", xp, ndim=2)
+    for k, y in enumerate(ys):
+        check_array(y, f"ys[{k}]", xp, shape=(None, x0.shape[1]), dtype=x0.dtype)
     if bs is not None and len(bs) != count:
         raise InputError(f"bs has {len(bs)} entries, expected {count} as ys")
+    for k, (y, b) in enumerate(zip(ys, bs or [], strict=False)):
+        if b is not None:
+            array_namespace(x0=x0, **{f"bs[{k}]": b})
+            check_weights(b, f"bs[{k}]", xp, n=y.shape[0], dtype=x0.dtype)
     w = [1.0] * count if weights is None else [check_scalar(v, "weights", non_negative=True) for v in weights]
     if len(w) != count or not sum(w) > 0:
         raise InputError(f"weights must hold {count} numbers, as ys, with a positive sum")
     options = LoopOptions(maxiter=maxiter, callback=callback, time_limit=time_limit, check_every=1)
     check_scalar(tol, "tol", positive=True)
+    if inner_tol is not None:
+        check_scalar(inner_tol, "inner_tol", positive=True)
+    check_count(inner_maxiter, "inner_maxiter", minimum=0)
     inner = {"reg": reg, "tol": inner_tol, "maxiter": inner_maxiter}
     method = _Moving(list(ys), list(bs) if bs is not None else [None] * count, a, [v / sum(w) for v in w], inner, xp)
     spread = host_float(xp.sqrt(xp.mean((x0 - xp.mean(x0, axis=0)) ** 2)))

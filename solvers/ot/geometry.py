@@ -17,13 +17,13 @@ _HALVES = {"half_sqeuclidean": ("sqeuclidean", 0.5)}
 
 
 class Dense:
-    """An (n, m) cost matrix; plus infinity forbids a pair."""
+    """An (n, m) cost matrix, ``name`` to the caller; plus infinity forbids a pair."""
 
-    def __init__(self, C: Array) -> None:
-        self.xp = array_namespace(cost=C)
-        check_array(C, "cost", self.xp, ndim=2, finite=False)
+    def __init__(self, C: Array, name: str = "cost") -> None:
+        self.xp = array_namespace(**{name: C})
+        check_array(C, name, self.xp, ndim=2, finite=False)
         if host_bool(self.xp.any(self.xp.isnan(C) | (-math.inf == C))):
-            raise InputError("cost contains NaN or minus infinity")
+            raise InputError(f"{name} contains NaN or minus infinity")
         self.C, self.shape, self.like = C, (C.shape[0], C.shape[1]), C
 
     def kernel(self, reg: float) -> _DenseKernel:

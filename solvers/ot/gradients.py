@@ -90,11 +90,15 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
 
 def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
     """The names that are asked for; all but ``"cost"`` by default."""
+    if not isinstance(result, TransportResult):
+        raise InputError(f"result must be the result of a balanced transport solver, got {type(result).__name__}")
     cloud = isinstance(result.geometry, PointCloud)
     if wrt is None:
         known = isinstance(result.geometry, PointCloud) and not callable(result.geometry.metric)
         points, reg = ("x", "y") if known else (), () if isinstance(result, ExactResult) else ("reg",)
         return ("a", "b", *points, *reg)
+    if not isinstance(wrt, str) and not isinstance(wrt, Sequence | set | frozenset):
+        raise InputError(f"wrt must be a name or several, got {type(wrt).__name__}")
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name == "reg" and isinstance(result, ExactResult):

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace
 from ...backends.validation import check_array
+from .exact import ExactResult
 from .gradients import centred_potentials, check_names
 from .optimality import Optimality, Sensitivity
 from .plan_tiles import Tile
@@ -81,7 +83,7 @@ def plan_vjp(
     >>> plan_vjp(result, np.asarray([[1.0, 0.0], [0.0, 0.0]]), "cost")["cost"].round(4).tolist()
     [[-0.0525, 0.0525], [0.0525, -0.0525]]
     """
-    names = check_names(wrt, result)
+    names = _regular_names(wrt, result)
     system = Optimality(result)
     rows, columns, weight = system.averages(W)
     t = system.solve(rows, columns, rtol, maxiter)
@@ -142,7 +144,7 @@ def potentials_vjp(
     >>> potentials_vjp(result, u, 0.0 * u, "cost")["cost"].round(3).tolist()
     [[0.912, 0.088], [-0.912, -0.088]]
     """
-    names = check_names(wrt, result)
+    names = _regular_names(wrt, result)
     xp, (n, m) = result.geometry.xp, result.geometry.shape
     array_namespace(result=result.f, u=u, v=v)
     check_array(u, "u", xp, shape=(n,), dtype=result.f.dtype)
@@ -215,7 +217,7 @@ def sharp_cost(
     >>> round(value, 4), round(float(gradient["reg"]), 4)
     (0.1192, 0.42)
     """
-    names = check_names(wrt, result)
+    names = _regular_names(wrt, result)
     system = Optimality(result)
     rows, columns, weight = system.averages(_finite_costs(result))
     t = system.solve(rows, columns, rtol, maxiter)
@@ -225,6 +227,12 @@ def sharp_cost(
         return (s[tile.start : tile.stop][:, None] + t[None, :] - weight(tile)) / result.reg
 
     return SharpCost(result.transport_cost, system.answer(names, s, t, change, direct=1.0))
+
+
+def _regular_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
+    if isinstance(result, ExactResult):
+        raise InputError("result is an exact plan, which has no derivative; solve the problem with a regularisation")
+    return check_names(wrt, result)
 
 
 def _finite_costs(result: TransportResult) -> Callable[[Tile], Array]:

@@ -15,7 +15,7 @@ from ...backends.validation import unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from .geometry import Dense
 from .problem import prepare
-from .relaxation import Relaxation
+from .relaxation import MOST_BEYOND, Relaxation
 from .result import TransportResult
 from .support import Support, support
 from .tiles import Tiles
@@ -95,6 +95,7 @@ def kernel_sinkhorn(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
     method = Scaling(support(problem))
+    method.keep_best = relaxation != Relaxation.of(1.0)
 
     def finish(outcome: Outcome[ScalingState]) -> TransportResult:
         F, G = method.part.full(*method.potentials(outcome.state))
@@ -125,11 +126,15 @@ class ScalingState(NamedTuple):
 class Scaling:
     """The iteration on scalings; `sns` begins with it."""
 
+    # A relaxed iteration is not monotone.
+    keep_best = False
+
     def __init__(self, part: Support) -> None:
         self.part, self.xp, self.a, self.b = part, part.xp, part.a, part.b
         self.reg, self.mass = part.problem.reg, part.problem.mass
         self.tiles = Tiles(part.C, part.a.dtype, part.xp)
         self.tau = 20.0 if part.C.dtype == self.xp.float32 else 50.0
+        self.trusted = math.exp(2.0 * self.tau)
         self.matvecs = 0
 
     def start(self, x0: tuple[Array, Array] | None, relaxation: Relaxation) -> ScalingState:
@@ -165,15 +170,21 @@ class Scaling:
                 columns = self.columns(u)
                 v = self.b / columns
             else:
-                u = state.u * (self.a / (state.u * state.rows)) ** omega
+                u = self.relaxed(self.a / state.rows, state.u, omega)
                 columns = self.columns(u)
-                v = state.v * (self.b / (state.v * columns)) ** omega
+                v = self.relaxed(self.b / columns, state.v, omega)
             rows = self.rows(v)
         new = ScalingState(state.F, state.G, u, v, rows, columns, relaxation)
         new = new._replace(relaxation=relaxation.seen(host_float(self.error(new)) if relaxation.due else None))
         if new.relaxation.n % _ABSORB_EVERY == 0 and self.size(new) > self.tau:
             new = self.absorbed(new)
         return new
+
+    def relaxed(self, exact: Array, old: Array, omega: float) -> Array:
+        """``exact (exact / old)^(omega - 1)``, the second factor bounded: no overflow, and no host need look."""
+        xp = self.xp
+        beyond = (exact / old) ** (omega - 1.0)
+        return exact * xp.minimum(xp.maximum(beyond, 1.0 / MOST_BEYOND), MOST_BEYOND)
 
     def size(self, state: ScalingState) -> float:
         """The largest logarithm of a scaling."""
@@ -196,8 +207,13 @@ class Scaling:
     def error(self, state: ScalingState) -> Array:
         xp = self.xp
         violation = xp.sum(xp.abs(state.u * state.rows - self.a))
-        if state.relaxation.omega != 1.0:
+        if state.relaxation.tuned or state.relaxation.omega != 1.0:
+            # Also where the factor has just been taken back: the columns of this state are still those of a relaxed step.
             violation = violation + xp.sum(xp.abs(state.v * state.columns - self.b))
+            # Small entries of the kernel are clamped and its sums then wrong: scalings that large hide the truth until they
+            # are absorbed, and what they claim must not pass for the best state.
+            hidden = xp.max(state.u) * xp.max(state.v) > self.trusted
+            violation = xp.where(hidden, xp.maximum(violation, 2.0), violation)
         return (violation + self.part.lost) * self.mass
 
     def verify(self, state: ScalingState) -> tuple[ScalingState, float]:

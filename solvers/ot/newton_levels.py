@@ -54,6 +54,8 @@ class Annealed:
         self.dual = SemiDual(part)
         self.log_a = self.xp.log(part.a)
         self.point: Point | None = None
+        # The best state of the last level: only there errors can be compared.
+        self.record: LevelState | None = None
         self.accepted: list[_Level] = []
         self.ratio, self.budget = _RATIO, _BUDGET
         self.newtons = self.sinkhorns = self.levels = 0
@@ -87,7 +89,10 @@ class Annealed:
         if eps > self.reg:
             # What a level above the last one has reached is not what was asked for.
             tested = max(tested, 2 * self.tol * self.mass)
-        return LevelState(point.F, point.G, eps, tested)
+        state = LevelState(point.F, point.G, eps, tested)
+        if eps <= self.reg and (self.record is None or tested < self.record.tested):
+            self.record = state
+        return state
 
     def error(self, state: LevelState) -> Array:
         return state.tested
@@ -190,6 +195,8 @@ class Annealed:
         return self.enter(G, eps)
 
     def verify(self, state: LevelState) -> tuple[LevelState, float]:
+        if self.record is not None and (state.eps != self.reg or not state.tested <= self.record.tested):
+            state = self.record
         if state.eps != self.reg or self.dual.eps != self.reg:
             # The run ended on a level above the last: one row update makes its potentials those of the asked problem.
             point = self.dual.restart(state.G, self.reg)
@@ -197,7 +204,8 @@ class Annealed:
                 state = self.state(point)
         F, G = self.rounded(state)
         truth = (self.dual.violation(F, G) + self.part.lost) * self.mass
-        return LevelState(F, G, self.reg, truth), truth
+        self.record = LevelState(F, G, self.reg, truth)
+        return self.record, truth
 
     def rounded(self, state: LevelState) -> tuple[Array, Array]:
         """The potentials as the caller will see them: a float32 problem gets float32 potentials."""

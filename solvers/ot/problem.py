@@ -55,12 +55,8 @@ class Problem:
 
     def scaled(self, x0: Any) -> tuple[Array, Array]:
         """Scaled potentials from those of the KL gauge, given as a pair or as an earlier result (of another ``reg``, too)."""
-        x0 = (x0.f, x0.g) if hasattr(x0, "f") else x0
-        xp, like = self.xp, self.geometry.like
-        n, m = self.geometry.shape
-        check_array(x0[0], "x0[0]", xp, shape=(n,), dtype=like.dtype, finite=False)
-        check_array(x0[1], "x0[1]", xp, shape=(m,), dtype=like.dtype, finite=False)
-        return self.log_a + finite(x0[0], xp) / self.reg, self.log_b + finite(x0[1], xp) / self.reg
+        f, g = potentials(x0, self.geometry)
+        return self.log_a + finite(f, self.xp) / self.reg, self.log_b + finite(g, self.xp) / self.reg
 
     def result(self, F: Array, G: Array, **fields: Any) -> TransportResult:
         """The result of scaled potentials; ``fields`` are those of `Outcome`, ``evaluations``, ``method`` ..."""
@@ -83,13 +79,34 @@ def prepare(cost: Array | Geometry, a: Array | None, b: Array | None, *, reg: fl
     reg = check_scalar(reg, "reg", positive=True)
     a, b = weights(a, "a", n, like, xp), weights(b, "b", m, like, xp)
     mass, mass_b = host_float(xp.sum(a)), host_float(xp.sum(b))
+    check_equal_sums(mass, mass_b, like, xp)
+    tol = (1e-4 if like.dtype == xp.float32 else 1e-6) if tol is None else check_scalar(tol, "tol", positive=True)
+    return Problem(geometry, a, b, log_weights(a, xp), log_weights(b, xp), reg, mass, tol, xp)
+
+
+def check_equal_sums(mass: float, mass_b: float, like: Array, xp: Namespace) -> None:
+    """Require that the sums of ``a`` and ``b`` agree to the precision of ``like``."""
     if abs(mass - mass_b) > 1e3 * finfo_eps(like.dtype, xp) * mass:
         raise InputError(
             f"a sums to {mass:.9g} and b to {mass_b:.9g}; balanced transport needs equal sums (normalise them, or see "
             "unbalanced transport)"
         )
-    tol = (1e-4 if like.dtype == xp.float32 else 1e-6) if tol is None else check_scalar(tol, "tol", positive=True)
-    return Problem(geometry, a, b, log_weights(a, xp), log_weights(b, xp), reg, mass, tol, xp)
+
+
+def potentials(x0: Any, geometry: Geometry) -> tuple[Array, Array]:
+    """The potentials to start from, a pair or those of an earlier result: what every solver asks of its ``x0``."""
+    pair = (x0.f, x0.g) if hasattr(x0, "f") and hasattr(x0, "g") else x0
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"x0 must be a pair of potentials (f, g) or an earlier result, got {type(x0).__name__}")
+    for name, x, n in zip(("x0[0]", "x0[1]"), pair, geometry.shape, strict=True):
+        potential(x, name, n, geometry)
+    return pair[0], pair[1]
+
+
+def potential(x: Any, name: str, n: int, geometry: Geometry) -> Array:
+    """One potential of ``n`` points; infinite where a weight is zero."""
+    array_namespace(cost=geometry.like, **{name: x})
+    return check_array(x, name, geometry.xp, shape=(n,), dtype=geometry.like.dtype, finite=False)
 
 
 def weights(w: Array | None, name: str, n: int, like: Array, xp: Namespace) -> Array:

@@ -18,6 +18,10 @@ _WINDOW = 10
 # The largest factor; what is left of it above 1 when the error grows; and the growth of one period after which Sinkhorn's own
 # step is taken again.
 _LARGEST, _BACK, _GROWTH = 1.985, 0.7, 10.0
+#: The most that a relaxed step may miss the exact update by, as a factor and its logarithm. So no half step leaves more than ten
+#: times the mass, however far the iterate is from the solution; near it nothing changes.
+MOST_BEYOND = 10.0
+LOG_BEYOND = math.log(MOST_BEYOND)
 
 
 class Relaxation(NamedTuple):

@@ -14,7 +14,7 @@ from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_weights
 from .plan_tiles import tiles, widened
-from .problem import finite, log_weights
+from .problem import check_equal_sums, finite, log_weights
 from .result import TransportResult
 
 
@@ -57,6 +57,7 @@ def round_to_polytope(P: Array, a: Array, b: Array) -> Array:
         raise InputError("P has negative entries; a plan must be non-negative")
     check_weights(a, "a", xp, n=P.shape[0], dtype=P.dtype)
     check_weights(b, "b", xp, n=P.shape[1], dtype=P.dtype)
+    check_equal_sums(host_float(xp.sum(a)), host_float(xp.sum(b)), a, xp)
     P = P * _shrink(a, xp.sum(P, axis=1), xp)[:, None]
     P = P * _shrink(b, xp.sum(P, axis=0), xp)[None, :]
     # Rounding may leave -1e-20 where nothing is missing.

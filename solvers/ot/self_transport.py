@@ -14,7 +14,7 @@ from ...backends.namespace import Array, array_namespace, is_array
 from ...backends.transfer import host_bool, host_float
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from .geometry import Dense, PointCloud
-from .problem import Problem, finite, prepare
+from .problem import Problem, finite, potential, prepare
 from .result import TransportResult
 
 
@@ -114,7 +114,7 @@ def solve_self(problem: Problem, options: LoopOptions, x0: Array | None = None) 
     method = _Averaged(problem)
     phi = problem.xp.zeros_like(problem.a)
     if x0 is not None:
-        phi = problem.scaled((x0, x0))[0] - finite(problem.log_a, problem.xp)
+        phi = finite(potential(x0, "x0", problem.geometry.shape[0], problem.geometry), problem.xp) / problem.reg
 
     def finish(outcome: Outcome[_State]) -> TransportResult:
         F = problem.log_a + outcome.state.phi

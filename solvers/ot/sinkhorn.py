@@ -22,7 +22,7 @@ from .anderson import Anderson
 from .coarse import coarse_start, wants_coarse
 from .geometry import Geometry
 from .problem import Problem, finite, prepare
-from .relaxation import Relaxation
+from .relaxation import LOG_BEYOND, Relaxation
 from .result import TransportResult
 
 
@@ -107,6 +107,8 @@ def sinkhorn(
     """
     problem = prepare(cost, a, b, reg=reg, tol=tol)
     relaxation = Relaxation.of(omega)
+    if not isinstance(coarse, bool):
+        check_choice(coarse, "coarse", ("auto",))
     if acceleration is not None:
         check_choice(acceleration, "acceleration", ("anderson",))
         if relaxation != Relaxation.of(1.0):
@@ -226,6 +228,8 @@ class _Sinkhorn:
         self.anderson = Anderson(_MEMORY, problem.xp) if acceleration else None
         # Whether the columns of a state may be wrong too.
         self.both = relaxation.tuned or relaxation.omega != 1.0 or self.anderson is not None
+        # Neither is monotone.
+        self.keep_best = self.both
         self.passes = 0
 
     def start(self, G: Array) -> _State:
@@ -243,7 +247,9 @@ class _Sinkhorn:
         if old is None or omega == 1.0:
             return new
         both = xp.isfinite(old) & xp.isfinite(new)
-        return xp.where(both, finite(old, xp) + omega * (finite(new, xp) - finite(old, xp)), new)
+        beyond = (omega - 1.0) * (finite(new, xp) - finite(old, xp))
+        beyond = xp.minimum(xp.maximum(beyond, -LOG_BEYOND), LOG_BEYOND)
+        return xp.where(both, finite(new, xp) + beyond, new)
 
     def step(self, state: _State) -> _State:
         relaxation = state.relaxation

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, Namespace, array_namespace, wide_dtype
+from ...backends.namespace import Array, Namespace, wide_dtype
 from ...backends.transfer import host_bool, host_float
-from ...backends.validation import check_array
 from .geometry import Dense
-from .problem import Problem, finite
+from .problem import Problem, finite, potentials
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +53,9 @@ class Support:
         return _spread(F, self.rows, xp), _spread(xp.astype(G, dtype), self.columns, xp)
 
     def start(self, x0: Any) -> tuple[Array, Array]:
-        """Scaled potentials of the support from a user's of the KL gauge, float64 or of the dtype of the cost."""
-        xp, wide, (n, m) = self.xp, self.a.dtype, self.problem.geometry.shape
-        if not isinstance(x0, tuple | list) or len(x0) != 2:
-            raise InputError("x0 must be a pair of potentials (f, g)")
-        array_namespace(cost=self.C, **{"x0[0]": x0[0], "x0[1]": x0[1]})
-        f = check_array(x0[0], "x0[0]", xp, shape=(n,), finite=False)
-        g = check_array(x0[1], "x0[1]", xp, shape=(m,), finite=False)
+        """Scaled potentials of the support from a user's of the KL gauge."""
+        xp, wide = self.xp, self.a.dtype
+        f, g = potentials(x0, self.problem.geometry)
         f, g = finite(xp.astype(f, wide), xp), finite(xp.astype(g, wide), xp)
         f, g = _only(f, self.rows, xp), _only(g, self.columns, xp)
         return f / self.problem.reg + xp.log(self.a), g / self.problem.reg + xp.log(self.b)

@@ -10,9 +10,9 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace
 from ...backends.special import logsumexp
 from ...backends.transfer import host_float
-from ...backends.validation import check_array, check_scalar
+from ...backends.validation import check_scalar
 from .geometry import Dense, Geometry
-from .problem import finite, log_weights, weights
+from .problem import finite, log_weights, potentials, weights
 from .result import TransportResult
 
 
@@ -74,10 +74,8 @@ class UnbalancedProblem:
 
     def checked(self, x0: tuple[Array, Array]) -> tuple[Array, Array]:
         """Potentials that a caller gave."""
-        xp, (n, m), dtype = self.xp, self.geometry.shape, self.geometry.like.dtype
-        check_array(x0[0], "x0[0]", xp, shape=(n,), dtype=dtype, finite=False)
-        check_array(x0[1], "x0[1]", xp, shape=(m,), dtype=dtype, finite=False)
-        return finite(x0[0], xp), finite(x0[1], xp)
+        f, g = potentials(x0, self.geometry)
+        return finite(f, self.xp), finite(g, self.xp)
 
     def update(self, logs: Array, relaxation: float) -> Array:
         """The potential that maximises the dual, given ``logs`` of the other: ``-k reg logs``, ``k = r / (r + reg)``."""
