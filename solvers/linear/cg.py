@@ -6,6 +6,7 @@ only after ``b - A x`` was recomputed (in float64 where the entries of A are sto
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ...backends.namespace import Array, Namespace, is_numpy
@@ -210,7 +211,6 @@ class _Columns(_Method):
         return self.xp.where(where, u / self.xp.where(where, v, 1.0), 0.0)
 
     def step(self, state: _State) -> _State:
-        xp = self.xp
         x, r, p, rz, rr, worst = state
         active = self.system.active(rr**0.5)
         q = self.A @ p
@@ -231,15 +231,17 @@ class _Columns(_Method):
         p = z + beta * p if self.rows is None else self.rows.turn(p, self.rows.factors(beta), z)
         # A column that met no positive curvature must not be forgotten between looks.
         bad = active & ((curvature <= 0) | (rz_new < 0))
-        return _State(x, r, p, rz_new, rr, xp.where(bad, -1.0, worst))
+        return _State(x, r, p, rz_new, rr, self.xp.where(bad, -1.0, worst))
 
-    def error(self, state: _State) -> Array:
+    def error(self, state: _State) -> Array | float:
+        if self.rows is not None:
+            return self.rows.signed_worst(state.rr**0.5 * self.system.weights, state.curvature)
         return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))
 
 
 # Elements of a row taken together: in sums, and in products with repeated factors. NumPy copies shorter factors into a buffer
 # again and again.
-_SHORT, _LONG = 512, 16384
+_SHORT, _LONG = 512, 8192
 
 
 class _Rows:
@@ -270,6 +272,10 @@ class _Rows:
     def ratio(self, u: Array, v: Array, where: Array) -> Array:
         """``u / v``, and zero elsewhere."""
         return self.xp.divide(u, v, out=self.xp.zeros(self.k, dtype=u.dtype), where=where)
+
+    def signed_worst(self, norms: Array, sign: Array) -> float:
+        """The largest norm with the sign of the smallest of ``sign``; the methods of small arrays cost half the functions."""
+        return math.copysign(norms.max(), sign.min())
 
     def scaled(self, factors: Array, p: Array, out: Array) -> Array:
         """``p`` into ``out``, each column with its own factor."""
