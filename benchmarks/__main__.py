@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     numbers = "; ".join(f"{name}: {', '.join(map(str, of))}" for name, of in FIGURE_FAMILIES.items())
     figures.add_argument(
-        "--families", default=",".join(FIGURE_FAMILIES), help=f"comma-separated (default: %(default)s). {numbers}"
+        "--families",
+        default=",".join(FIGURE_FAMILIES),
+        help=f"comma-separated (default: %(default)s); the figures of {numbers}",
     )
     figures.add_argument("--only", help="numbers of figures, of whatever family (default: all of the families)")
     figures.add_argument("--repeats", type=int, default=9, help="interleaved repetitions (default: %(default)s)")
@@ -40,9 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare.add_argument("--families", default=",".join(COMPARED), help="comma-separated (default: %(default)s)")
     compare.add_argument("--quick", action="store_true", help="one small problem a family: to see that everything runs")
     compare.add_argument(
-        "--seconds", type=float, default=1.0, help="that a solver gets before it is given up (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="CPU seconds that a solver gets on a problem before it is given up (default: %(default)s)",
     )
-    compare.add_argument("--out", default="report", help="folder of the page (default: %(default)s)")
+    compare.add_argument("--out", default="report/compare", help="folder of the page (default: %(default)s)")
     compare.add_argument(
         "--results", default="benchmarks/results/compare-ot.json", help="file of the rows (default: %(default)s)"
     )

@@ -114,6 +114,15 @@ def test_a_peer_that_is_missing_or_fails_is_a_row() -> None:
     assert "ValueError: no" in failed["note"]
 
 
+def test_a_wrong_answer_of_ours_wins_nothing() -> None:
+    from benchmarks.cases import Case
+
+    implementations = {"xpsolve": lambda data: lambda: 0.0, "peer:right": lambda data: lambda: 1.0}
+    case = Case("pairs", "one", "1", dict, implementations, 1e-6, lambda data, answer: abs(answer - 1))
+    ours, peer = (report.complete(row) for row in report.measure_case(case, "numpy", repeats=1))
+    assert (ours["verdict"], peer["verdict"], peer["ratio"]) == ("failed", "", None)
+
+
 def test_case_table_has_ids_and_unique_groups() -> None:
     from benchmarks.cases import all_cases
 

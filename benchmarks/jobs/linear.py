@@ -32,14 +32,14 @@ def run(quick: bool, backend: str) -> dict[str, Any]:
         "title": "Label propagation on digits, Poisson's equation, and a data set of flows",
         "table": labels_table + poisson_table + darcy_table,
         "figures": [
-            ("Residual of the ten label systems, solved at once", labels_figure),
-            ("Residual of the Poisson system, preconditioned by a V-cycle", poisson_figure),
+            ("Residual of the ten label systems, solved at once; dashed, the tolerance", labels_figure),
+            ("Residual of the Poisson system, preconditioned by a V-cycle; dashed, the tolerance", poisson_figure),
             ("A coefficient of the data set and its flow's pressure", darcy_figure),
         ],
         "text": (
             f"{known} of 1797 digits carry a label; the harmonic labels of the others, on the graph of {NEIGHBOURS} nearest "
             f"neighbours, are right for {accuracy:.1%}. Errors are true relative residuals, the largest over the columns; "
-            "ratio is the time over that of xpsolve. The data set holds diffusion problems with random coefficients; its times "
+            "The data set holds diffusion problems with random coefficients; its times "
             "are those of all systems."
         ),
         "plan": "sparse matrix of the library of the right-hand side; neighbours by pairs.nearest",
@@ -65,7 +65,8 @@ def _label_propagation(xp: Any, backend: str, repeats: int) -> tuple[list[dict[s
     problem = harmonic_labels(digits.data / 16.0, digits.target, neighbours=NEIGHBOURS)
     A, B, label, known = problem.A, problem.B, problem.labels, len(digits.target) - len(problem.free)
     device_A, device_B = _moved(A, B, xp, backend)
-    M = spla.LinearOperator(A.shape, matvec=lambda v: v / A.diagonal())
+    diagonal = A.diagonal()
+    M = spla.LinearOperator(A.shape, matvec=lambda v: v / diagonal)
     times = interleaved(
         {
             "xpsolve": lambda: cg(device_A, device_B, M=jacobi(device_A, like=device_B), rtol=RTOL),
