@@ -36,6 +36,21 @@ class KrylovCase:
 def krylov_cases(*, xp: Namespace, dtype: Any = None, device: Any = None) -> Iterator[KrylovCase]:
     """The cases in the given real precision (complex ones in the complex dtype of the same precision).
 
+    Parameters
+    ----------
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    iterator of KrylovCase
+        The twelve cases.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp

@@ -17,6 +17,29 @@ def spd_with_condition(
 ) -> tuple[Array, Array, Array]:
     """``A`` (n, n) with eigenvalues from 1 to ``condition`` evenly in the logarithm, ``b = A x`` and ``x``.
 
+    Parameters
+    ----------
+    n : int
+        Order.
+    condition : float
+        Largest eigenvalue, at least 1.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    A : array (n, n)
+        Symmetric positive definite.
+    b, x : array (n,)
+        Right-hand side and solution.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -45,6 +68,27 @@ def poisson2d(
 
     The discrete sine ``b = sin(i pi x) sin(j pi y)`` is an eigenvector with the eigenvalue
     ``4 sin^2(i pi / 2(s+1)) + 4 sin^2(j pi / 2(s+1))``.
+
+    Parameters
+    ----------
+    s : int
+        Inner points a side.
+    mode : (int, int)
+        ``i`` and ``j``, from 1 to ``s``.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    A : LinearOperator (s^2, s^2)
+        Tagged symmetric and positive.
+    b, x : array (s^2,)
+        Right-hand side and solution.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
 
     Examples
     --------

@@ -63,6 +63,29 @@ def gaussian_random_field(
 ) -> Array:  # fmt: skip
     """Periodic Gaussian random fields (count, n, n), mean zero, covariance ``tau^(2 alpha - 2) (tau^2 - Laplacian)^(-alpha)``.
 
+    Parameters
+    ----------
+    n : int
+        Points a side.
+    count : int
+        Number of fields.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    alpha, tau : float
+        Smoothness and inverse length of correlation.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    array (count, n, n)
+        The fields.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -91,6 +114,27 @@ def darcy_sequence(
 ) -> LinearSequence:
     """Flow through random rock: ``-div(exp(g) grad u) = 1``, ``g`` a Gaussian random field, on ``s x s`` inner nodes.
 
+    Parameters
+    ----------
+    s : int
+        Inner nodes a side: the systems have ``s^2`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -107,7 +151,37 @@ def darcy_sequence(
 def two_parameter_darcy_sequence(
     s: int = 50, count: int = 40, *, xp: Namespace, rng: Any = 2, dtype: Any = None, device: Any = None
 ) -> LinearSequence:
-    """The Darcy equation with ``a = exp(t0 cos(pi x) + t1 cos(2 pi y))``, ``t`` uniform in [-1.5, 1.5]^2: a smooth family."""
+    """The Darcy equation with ``a = exp(t0 cos(pi x) + t1 cos(2 pi y))``, ``t`` uniform in [-1.5, 1.5]^2: a smooth family.
+
+    Parameters
+    ----------
+    s : int
+        Inner nodes a side: the systems have ``s^2`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.problems import two_parameter_darcy_sequence
+    >>> sequence = two_parameter_darcy_sequence(5, 3, xp=xp)
+    >>> len(sequence), next(iter(sequence))[0].shape
+    (3, (25, 25))
+    """
     check_count(s, "s")
     dtype = check_floating(dtype, "dtype", xp)
     t = Sampler(rng, xp=xp, device=device).uniform((check_count(count, "count"), 2), -1.5, 1.5)
@@ -130,6 +204,35 @@ def published_darcy_sequence(
 
     The row of a node has ``4 a`` of its own and ``-a_j`` of each neighbour, and the neighbour above is looked up two columns
     to the left. Kept because the published gains were measured on it.
+
+    Parameters
+    ----------
+    s : int
+        Inner nodes a side: the systems have ``s^2`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.problems import published_darcy_sequence
+    >>> sequence = published_darcy_sequence(5, 3, xp=xp)
+    >>> len(sequence), next(iter(sequence))[0].shape
+    (3, (25, 25))
     """
     check_count(s, "s")
     a = xp.exp(gaussian_random_field(s + 2, count, xp=xp, rng=rng, dtype=dtype, device=device))
@@ -143,7 +246,39 @@ def published_darcy_sequence(
 def helmholtz_sequence(
     k0: float = 8.0, s: int = 50, count: int = 30, *, xp: Namespace, rng: Any = 1, dtype: Any = None, device: Any = None
 ) -> LinearSequence:
-    """``-Laplacian u - k^2 u = 1`` times ``h^2`` with wave numbers ``k = k0 (1 + 0.1 g / std(g))``: indefinite, symmetric."""
+    """``-Laplacian u - k^2 u = 1`` times ``h^2`` with wave numbers ``k = k0 (1 + 0.1 g / std(g))``: indefinite, symmetric.
+
+    Parameters
+    ----------
+    k0 : float
+        Mean wave number.
+    s : int
+        Inner nodes a side: the systems have ``s^2`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.problems import helmholtz_sequence
+    >>> sequence = helmholtz_sequence(8.0, 5, 3, xp=xp)
+    >>> len(sequence), next(iter(sequence))[0].shape
+    (3, (25, 25))
+    """
     k0 = check_scalar(k0, "k0", positive=True)
     g = gaussian_random_field(check_count(s, "s") + 2, count, xp=xp, rng=rng, dtype=dtype, device=device)
     g = g[:, 1:-1, 1:-1] / xp.std(g)
@@ -163,6 +298,37 @@ def convection_diffusion_sequence(
     ``-Laplacian u + speed (cos t, sin t) grad u = 1`` times ``h^2`` with random angles ``t``.
 
     Without ``rng`` the angles are those drawn after the parameters of `two_parameter_darcy_sequence`.
+
+    Parameters
+    ----------
+    s : int
+        Inner nodes a side: the systems have ``s^2`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator, optional
+        Draws the angles.
+    speed : float
+        Of the wind, against a diffusion of one.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.problems import convection_diffusion_sequence
+    >>> sequence = convection_diffusion_sequence(5, 3, xp=xp)
+    >>> len(sequence), next(iter(sequence))[0].shape
+    (3, (25, 25))
     """
     check_count(s, "s")
     dtype = check_floating(dtype, "dtype", xp)
@@ -182,7 +348,39 @@ def convection_diffusion_sequence(
 def poisson_sequence(
     s: int = 50, count: int = 30, *, xp: Namespace, rng: Any = 0, degree: int = 4, dtype: Any = None, device: Any = None
 ) -> LinearSequence:
-    """``-Laplacian u = f`` on the unit square, ``f`` and the four boundary values random Chebyshev series: one matrix."""
+    """``-Laplacian u = f`` on the unit square, ``f`` and the four boundary values random Chebyshev series: one matrix.
+
+    Parameters
+    ----------
+    s : int
+        Inner nodes a side: the systems have ``s^2`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    degree : int
+        Of the Chebyshev series.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.problems import poisson_sequence
+    >>> sequence = poisson_sequence(5, 3, xp=xp)
+    >>> len(sequence), next(iter(sequence))[0].shape
+    (3, (25, 25))
+    """
     dtype = check_floating(dtype, "dtype", xp)
     terms = check_count(degree, "degree", minimum=0) + 1
     sampler = Sampler(rng, xp=xp, device=device)
@@ -211,6 +409,35 @@ def thermal_sequence(
 
     The block is [-0.5, 0.5] x [-0.8, 0.8] with the slot [-0.05, 0.05] x [-0.4, 0.4], in square cells, ``s`` across: one
     matrix. Cells of the slot are equations ``u = 0`` of their own.
+
+    Parameters
+    ----------
+    s : int
+        Cells across, at least 4; there are ``s * round(1.6 s)`` unknowns.
+    count : int
+        Number of systems.
+    rng : int or Generator
+        Draws the problem; a seed gives the same one on every backend.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    LinearSequence
+        The systems, as one batch of five-point matrices, and the parameters they came from.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from xpsolve.problems import thermal_sequence
+    >>> sequence = thermal_sequence(5, 3, xp=xp)
+    >>> len(sequence), next(iter(sequence))[0].shape
+    (3, (40, 40))
     """
     dtype = check_floating(dtype, "dtype", xp)
     s, h = check_count(s, "s", minimum=4), 1.0 / s

@@ -90,6 +90,11 @@ def lap(n: int, seed: Any = 0, *, xp: Namespace, dtype: Any = None, device: Any 
     xp, dtype, device
         Library, floating dtype (default float64) and device of the arrays.
 
+    Returns
+    -------
+    TransportProblem
+        Cost, weights, and what is known of the solution.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -106,6 +111,20 @@ def random_marginals(
     n: int, seed: Any = 0, *, xp: Namespace, dtype: Any = None, device: Any = None
 ) -> TransportProblem:
     """The costs of `lap` and, from the same generator, weights uniform in [0.1, 1) before they are normalised.
+
+    Parameters
+    ----------
+    n : int
+        Points on each side.
+    seed : int or Generator
+        Draws costs and weights.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    TransportProblem
+        Cost, weights, and what is known of the solution.
 
     Examples
     --------
@@ -151,6 +170,11 @@ def digits_pair(
     ------
     MissingDependencyError
         scikit-learn is not installed.
+
+    Returns
+    -------
+    TransportProblem
+        Cost, weights, and what is known of the solution.
 
     Examples
     --------
@@ -219,6 +243,16 @@ def cloud(
     xp, dtype, device
         See `lap`.
 
+    Returns
+    -------
+    TransportProblem
+        Cost, weights, and what is known of the solution.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -255,6 +289,16 @@ def robustness_set(*, xp: Namespace, dtype: Any = None, device: Any = None) -> t
     Random assignment, random marginals, clouds under ``|.|^2`` and ``|.|``, Gaussians in ten dimensions, digits 3 and 8 with
     both costs, a rectangular one with weights over nine orders of magnitude, two narrow histograms on a line, and 8 by 8
     digits with almost empty pixels.
+
+    Parameters
+    ----------
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    tuple of TransportProblem
+        The ten.
 
     Examples
     --------

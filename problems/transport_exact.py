@@ -27,6 +27,27 @@ def two_by_two(
     With ``k = exp(-(C11 + C22 - C12 - C21) / reg)``, the ratio ``P11 P22 / (P12 P21)``, ``P11`` solves
     ``(1-k) p^2 + (1 - a1 - b1 + k (a1 + b1)) p - k a1 b1 = 0``.
 
+    Parameters
+    ----------
+    reg : float
+        Regularisation.
+    cost : 2 x 2 nested sequence
+        Cost.
+    a, b : sequence of two floats
+        Positive weights of sum one.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    TransportProblem
+        With ``value`` and ``plan``.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp
@@ -74,6 +95,16 @@ def gaussian_transport_value(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any, r
     reg : float
         Regularisation.
 
+    Returns
+    -------
+    float
+        The value, without a grid.
+
+    Raises
+    ------
+    InputError
+        ``reg`` is not positive, or means and covariances do not fit.
+
     References
     ----------
     H. Janati, B. Muzellec, G. Peyre, M. Cuturi, Entropic optimal transport between unbalanced Gaussian measures has a
@@ -110,6 +141,25 @@ def gaussian_histograms(
     """N(-0.5, 1) and N(0.7, 0.36) on ``n`` points of [-9, 9], with the closed-form value of the continuous problem.
 
     On the default grid both agree to ten digits and more for ``reg`` at least 0.1.
+
+    Parameters
+    ----------
+    reg : float
+        Regularisation.
+    n : int
+        Points of the grid, at least 2.
+    xp, dtype, device
+        Library, floating dtype (default float64) and device of the arrays.
+
+    Returns
+    -------
+    TransportProblem
+        With ``value``.
+
+    Raises
+    ------
+    InputError, BackendError
+        A value that cannot be, or a dtype that is not floating; the message names the argument.
 
     Examples
     --------

@@ -39,10 +39,23 @@ def as_operator(
     pending : list, optional
         Where to leave ``(name, all entries are finite)``, unread, instead of checking it here: one transfer less.
 
+    Returns
+    -------
+    LinearOperator
+        ``A`` itself where it is one already.
+
     Raises
     ------
     BackendError, InputError
         Not an operator, of another library, device or dtype, or wrongly shaped; the message names ``name``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpsolve.backends.operators import as_operator
+    >>> operator = as_operator(np.diag([1.0, 2.0]), like=np.ones(2))
+    >>> (operator @ np.ones(2)).tolist()
+    [1.0, 2.0]
     """
     xp = array_namespace(**{vector: like})
     if isinstance(A, LinearOperator):

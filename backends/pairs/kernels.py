@@ -96,6 +96,23 @@ def exponential(metric: Metric = "sqeuclidean", scale: float = 1.0) -> Kernel:
     A distance needs a positive scale; for ``"dot"`` (attention: ``exponential("dot", -1 / sqrt(d))``) and for a user's
     function of two tiles of points any sign has a meaning.
 
+    Parameters
+    ----------
+    metric : str or callable
+        As of `Kernel`.
+    scale : float
+        Factor of the metric.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        Unknown metric, or a scale that is not positive where it must be.
+
     Examples
     --------
     >>> from xpsolve.backends.pairs import exponential
@@ -109,12 +126,56 @@ def exponential(metric: Metric = "sqeuclidean", scale: float = 1.0) -> Kernel:
 
 
 def gaussian(bandwidth: float) -> Kernel:
-    """``exp(-|x-y|^2 / (2 h^2))``."""
+    """``exp(-|x-y|^2 / (2 h^2))``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import gaussian
+    >>> gaussian(0.5).scale
+    2.0
+    """
     return _of_bandwidth(bandwidth, "sqeuclidean", "exp", lambda h: 0.5 / h**2)
 
 
 def laplace(bandwidth: float) -> Kernel:
-    """``exp(-sum_k |x_k-y_k| / h)``, the product of one-dimensional Laplace kernels."""
+    """``exp(-sum_k |x_k-y_k| / h)``, the product of one-dimensional Laplace kernels.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import laplace
+    >>> laplace(0.5).scale
+    2.0
+    """
     return _of_bandwidth(bandwidth, "cityblock", "exp", lambda h: 1.0 / h)
 
 
@@ -122,6 +183,29 @@ def matern(bandwidth: float, nu: float = 1.5) -> Kernel:
     """Matern kernel of the Euclidean distance, ``nu`` in {0.5, 1.5, 2.5}.
 
     With ``t = sqrt(2 nu) |x-y| / h``: ``exp(-t)``, ``(1 + t) exp(-t)``, ``(1 + t + t^2/3) exp(-t)``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+    nu : float
+        Smoothness.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        A bad ``bandwidth``, or another ``nu``.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import matern
+    >>> matern(0.5, nu=0.5).scale
+    2.0
     """
     profiles = {0.5: "exp", 1.5: "matern32", 2.5: "matern52"}
     if nu not in profiles:
@@ -130,32 +214,164 @@ def matern(bandwidth: float, nu: float = 1.5) -> Kernel:
 
 
 def cauchy(bandwidth: float) -> Kernel:
-    """``1 / (1 + |x-y|^2 / h^2)``."""
+    """``1 / (1 + |x-y|^2 / h^2)``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import cauchy
+    >>> cauchy(0.5).scale
+    4.0
+    """
     return _of_bandwidth(bandwidth, "sqeuclidean", "cauchy", lambda h: 1.0 / h**2)
 
 
 def epanechnikov(bandwidth: float) -> Kernel:
-    """``max(1 - |x-y|^2 / h^2, 0)``."""
+    """``max(1 - |x-y|^2 / h^2, 0)``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import epanechnikov
+    >>> epanechnikov(0.5).scale
+    4.0
+    """
     return _of_bandwidth(bandwidth, "sqeuclidean", "triangle", lambda h: 1.0 / h**2)
 
 
 def biweight(bandwidth: float) -> Kernel:
-    """``max(1 - |x-y|^2 / h^2, 0)^2``."""
+    """``max(1 - |x-y|^2 / h^2, 0)^2``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import biweight
+    >>> biweight(0.5).scale
+    4.0
+    """
     return _of_bandwidth(bandwidth, "sqeuclidean", "biweight", lambda h: 1.0 / h**2)
 
 
 def triweight(bandwidth: float) -> Kernel:
-    """``max(1 - |x-y|^2 / h^2, 0)^3``."""
+    """``max(1 - |x-y|^2 / h^2, 0)^3``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import triweight
+    >>> triweight(0.5).scale
+    4.0
+    """
     return _of_bandwidth(bandwidth, "sqeuclidean", "triweight", lambda h: 1.0 / h**2)
 
 
 def triangle(bandwidth: float) -> Kernel:
-    """``max(1 - |x-y| / h, 0)``."""
+    """``max(1 - |x-y| / h, 0)``.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import triangle
+    >>> triangle(0.5).scale
+    2.0
+    """
     return _of_bandwidth(bandwidth, "euclidean", "triangle", lambda h: 1.0 / h)
 
 
 def tophat(bandwidth: float) -> Kernel:
-    """``1`` where ``|x-y| < h``, else 0."""
+    """``1`` where ``|x-y| < h``, else 0.
+
+    Parameters
+    ----------
+    bandwidth : float
+        ``h``, positive.
+
+    Returns
+    -------
+    Kernel
+        For `Pairs` and the functions beside it.
+
+    Raises
+    ------
+    InputError
+        ``bandwidth`` is not positive, or its square over- or underflows.
+
+    Examples
+    --------
+    >>> from xpsolve.backends.pairs import tophat
+    >>> tophat(0.5).scale
+    4.0
+    """
     return _of_bandwidth(bandwidth, "sqeuclidean", "tophat", lambda h: 1.0 / h**2)
 
 

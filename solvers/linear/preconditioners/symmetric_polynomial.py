@@ -110,6 +110,23 @@ def elementary_symmetric(traces: Sequence[float], tau: int) -> list[float]:
     ``sigma_t = (1/t) sum_{i=1}^{t} (-1)^{i-1} sigma_{t-i} tr B^i``. The terms cancel: with many small eigenvalues beside a
     few large ones, and ``t`` beyond the number of the large ones, digits are lost.
 
+    Parameters
+    ----------
+    traces : sequence of float
+        Of the powers 1 to ``tau``, at least.
+    tau : int
+        Highest degree.
+
+    Returns
+    -------
+    list of float
+        ``sigma_0`` to ``sigma_tau``.
+
+    Raises
+    ------
+    InputError
+        Fewer than ``tau`` traces.
+
     Examples
     --------
     >>> from xpsolve.solvers.linear.preconditioners.symmetric_polynomial import elementary_symmetric
