@@ -2,13 +2,14 @@
 
 The standard has no triangular solve, and a matrix that is not positive definite is an error of one family in NumPy, of
 another in torch, and a silent NaN in CuPy. Here each library's own routine does the work, and every failure of a
-factorisation is the same `BreakdownError`.
+factorisation is the same `BreakdownError`. Beside them, conjugates that cost nothing where there is nothing to conjugate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .errors import BreakdownError, InputError
 from .namespace import Array, Namespace, is_cupy, is_numpy, is_torch
@@ -31,6 +32,30 @@ def _check_square(A: Array, name: str, xp: Namespace) -> None:
     check_array(A, name, xp, ndim=2, allow_complex=True, finite=False)
     if A.shape[0] != A.shape[1]:
         raise InputError(f"{name} has shape {tuple(A.shape)}, expected a square matrix")
+
+
+def conj(x: Array, xp: Namespace) -> Array:
+    """The complex conjugate; a real array is returned as it is, not copied."""
+    return xp.conj(x) if xp.isdtype(x.dtype, "complex floating") else x
+
+
+def adjoint(X: Array, xp: Namespace) -> Array:
+    """Conjugate transpose of a matrix, of a real one a view."""
+    return conj(X.T, xp)
+
+
+def real_dtype(dtype: Any, xp: Namespace) -> Any:
+    """The dtype of the real part."""
+    if dtype == xp.complex64:
+        return xp.float32
+    return xp.float64 if dtype == xp.complex128 else dtype
+
+
+def axpy(like: Array) -> Callable[..., Array]:
+    """BLAS's ``axpy(x, y, a=a)``, which adds ``a x`` to a contiguous NumPy vector ``y`` of the dtype of ``like`` in place."""
+    from scipy.linalg.blas import get_blas_funcs
+
+    return get_blas_funcs("axpy", (like,))  # type: ignore[no-any-return]
 
 
 def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, transpose: bool = False) -> Array:
@@ -95,8 +120,7 @@ def solve_triangular(L: Array, b: Array, *, lower: bool, xp: Namespace, transpos
         else:
             matrix = xp.tril(L) if lower else xp.triu(L)
             if transpose:
-                matrix = xp.matrix_transpose(matrix)
-                matrix = xp.conj(matrix) if xp.isdtype(matrix.dtype, "complex floating") else matrix
+                matrix = adjoint(matrix, xp)
             x = xp.linalg.solve(matrix, columns)
     return x if b.ndim == 2 else x[:, 0]
 

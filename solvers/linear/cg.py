@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ...backends.linalg import axpy
 from ...backends.namespace import Array, Namespace, is_numpy
 from ...backends.transfer import host_float
 from ..iterate import Callback, warn_unless_converged
@@ -157,10 +158,8 @@ class _SingleNumPy(_Single):
     """The same with BLAS's one-pass updates: residual and direction change in place, only ``x`` of an old state stays."""
 
     def __init__(self, system: System) -> None:
-        from scipy.linalg.blas import get_blas_funcs
-
         super().__init__(system)
-        self.axpy = get_blas_funcs("axpy", (system.b,))
+        self.axpy = axpy(system.b)
 
     def start(self, x: Array, r: Array) -> _State:
         return _own(super().start(x, r))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends.errors import InputError
+from ...backends.linalg import real_dtype
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.operators import LinearOperator, as_operator
 from ...backends.transfer import to_host
@@ -79,12 +80,8 @@ def prepare_least_squares(
     if damp:
         operator, b = _damped(operator, damp, xp), xp.concat([b, xp.zeros_like(x)], axis=0)
     r = b if x0 is None else b - operator @ x
-    weights = xp.ones(b.shape[1:], dtype=xp.real(x).dtype if _complex(x, xp) else x.dtype, device=device(b))
+    weights = xp.ones(b.shape[1:], dtype=real_dtype(x.dtype, xp), device=device(b))
     return System(operator, inverse, b, x, r, 1.0, weights, xp), limits
-
-
-def _complex(x: Array, xp: Namespace) -> bool:
-    return bool(xp.isdtype(x.dtype, "complex floating"))
 
 
 def _damped(A: LinearOperator, damp: float, xp: Namespace) -> LinearOperator:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ....backends.errors import InputError
-from ....backends.linalg import cho_solve
+from ....backends.linalg import adjoint, cho_solve
 from ....backends.namespace import Array, finfo_eps
 from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_scalar
@@ -103,10 +103,6 @@ class _State(NamedTuple):
     known: float | None
 
 
-def _adjoint(X: Array, xp: Any) -> Array:
-    return xp.conj(X).T if xp.isdtype(X.dtype, "complex floating") else X.T
-
-
 class BlockCG:
     """The residual-orthonormal form; a subclass chooses what the space is begun with (`seed`)."""
 
@@ -149,7 +145,7 @@ class BlockCG:
         x, Q, C, P = state[:4]
         AP = self.system.A @ P
         self.matvecs += P.shape[1]
-        L = positive_factor(_adjoint(P, xp) @ AP, xp)
+        L = positive_factor(adjoint(P, xp) @ AP, xp)
         if L is None:
             return state._replace(known=-1.0)
         update = P @ cho_solve(L, C, xp=xp)
@@ -157,7 +153,7 @@ class BlockCG:
         inverse = cho_solve(L, xp.eye(P.shape[1], dtype=P.dtype), xp=xp)
         Q, S = xp.linalg.qr(Q - AP @ inverse)
         C = S @ C
-        return _State(x, Q, C, Q + P @ _adjoint(S, xp), self.norms_of(C), None)
+        return _State(x, Q, C, Q + P @ adjoint(S, xp), self.norms_of(C), None)
 
     def error(self, state: Any) -> Any:
         return self.system.worst(state.norms) if state.known is None else state.known
@@ -176,7 +172,7 @@ class BlockCG:
 def positive_factor(G: Array, xp: Any) -> Array | None:
     """Cholesky factor of the Hermitian part, or None where it is not positive definite."""
     try:
-        return xp.linalg.cholesky((G + _adjoint(G, xp)) * 0.5)
+        return xp.linalg.cholesky((G + adjoint(G, xp)) * 0.5)
     except (ValueError, RuntimeError) as err:
         if not type(err).__name__.endswith("LinAlgError"):
             raise
@@ -214,12 +210,12 @@ class _PreconditionedBlockCG(BlockCG):
         xp, system = self.xp, self.system
         AP = system.A @ state.P
         self.matvecs += state.P.shape[1]
-        PH = _adjoint(state.P, xp)
+        PH = adjoint(state.P, xp)
         L = positive_factor(PH @ AP, xp)
         if L is None:
             return state._replace(known=-1.0)
         step = cho_solve(L, PH @ state.R, xp=xp)
         R = state.R - AP @ step
         Z = system.precondition(R)
-        P = xp.linalg.qr(Z - state.P @ cho_solve(L, _adjoint(AP, xp) @ Z, xp=xp))[0]
+        P = xp.linalg.qr(Z - state.P @ cho_solve(L, adjoint(AP, xp) @ Z, xp=xp))[0]
         return state._replace(Y=state.Y + state.P @ step, R=R, P=P, norms=system.norm(R @ state.W), known=None)

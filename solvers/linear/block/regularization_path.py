@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ....backends.errors import InputError
+from ....backends.linalg import adjoint
 from ....backends.namespace import Array, device
 from ....backends.random import Sampler
 from ....backends.transfer import from_host, to_host, to_host_together
@@ -170,9 +171,6 @@ class _Path:
         self.host_begun: Any = None
         self.measured: tuple[int, list[float]] | None = None
 
-    def adjoint(self, X: Array) -> Array:
-        return self.xp.conj(X).T if self.xp.isdtype(X.dtype, "complex floating") else X.T
-
     def start(self, x: Array, r: Array) -> _State:
         """Nothing of the space yet; the path begins from zero."""
         return _State(self, 0)
@@ -186,7 +184,7 @@ class _Path:
         T = None
         for _ in range(2):
             for block in reversed(self.blocks[: q + 1]):
-                components = self.adjoint(block) @ W
+                components = adjoint(block, self.xp) @ W
                 if block is Q:
                     T = components if T is None else T + components
                 W = W - block @ components

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ....backends.errors import BackendError, InputError
+from ....backends.linalg import real_dtype
 from ....backends.namespace import Array, Namespace, array_namespace, is_array
 from ....backends.operators import LinearOperator, as_operator
 from ....backends.transfer import host_float, to_host
@@ -100,17 +101,10 @@ def check_like(like: Array) -> Namespace:
     return xp
 
 
-def real_dtype(like: Array, xp: Namespace) -> Any:
-    """The dtype of the real part of ``like``."""
-    if like.dtype == xp.complex64:
-        return xp.float32
-    return xp.float64 if like.dtype == xp.complex128 else like.dtype
-
-
 def check_coefficient(a: Array, shapes: Sequence[tuple[int, ...]], like: Array, xp: Namespace) -> Array:
     """Positive nodal values of one of ``shapes``, of the library and device of ``like``."""
     array_namespace(like=like, coefficient=a)
-    check_array(a, "coefficient", xp, dtype=real_dtype(like, xp))
+    check_array(a, "coefficient", xp, dtype=real_dtype(like.dtype, xp))
     if tuple(a.shape) not in shapes:
         wanted = " or ".join(str(s) for s in shapes)
         raise InputError(f"coefficient has shape {tuple(a.shape)}, expected {wanted}")
@@ -122,11 +116,6 @@ def check_coefficient(a: Array, shapes: Sequence[tuple[int, ...]], like: Array, 
 def points(shape: Sequence[int]) -> int:
     """Number of unknowns of a grid."""
     return math.prod(shape)
-
-
-def adjoint(X: Array, xp: Namespace) -> Array:
-    """Conjugate transpose of a matrix."""
-    return xp.conj(X.T) if xp.isdtype(X.dtype, "complex floating") else X.T
 
 
 def host_index(i: Array) -> int:

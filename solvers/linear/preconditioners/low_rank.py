@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ....backends.linalg import adjoint
 from ....backends.namespace import Array, array_namespace
 from ....backends.operators import LinearOperator
-from .common import adjoint
 
 
 class LowRankInverse(LinearOperator):

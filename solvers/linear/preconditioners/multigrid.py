@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....backends.errors import InputError
+from ....backends.linalg import real_dtype
 from ....backends.namespace import Array, Namespace, device
 from ....backends.operators import LinearOperator
 from ....backends.validation import check_count, check_scalar
-from .common import check_coefficient, check_grid, check_like, points, real_dtype
+from .common import check_coefficient, check_grid, check_like, points
 
 # The best damping of Jacobi as a smoother in one, two and three dimensions.
 _WEIGHTS = (2.0 / 3.0, 0.8, 6.0 / 7.0)
@@ -95,7 +96,7 @@ def multigrid(
         a = check_coefficient(coefficient, [grid, tuple(s + 2 for s in grid)], like, xp)
         nodes = a if a.shape[0] != grid[0] else _extended(a, xp)
     levels = _hierarchy(grid, nodes, damping, like, xp)
-    n, dtype = points(grid), real_dtype(like, xp)
+    n, dtype = points(grid), real_dtype(like.dtype, xp)
 
     def cycle(v: Array, first: int, last: int) -> Array:
         field = xp.reshape(v, (*grid, *v.shape[1:]))
@@ -243,7 +244,7 @@ def _hierarchy(grid: tuple[int, ...], nodes: Array | None, damping: float, like:
     n = points(grid)
     if n > _LARGEST_COARSEST:
         raise InputError(f"shape is {levels[0].grid}: too thin to be coarsened; use fast_poisson")
-    last, dtype = levels[-1], real_dtype(like, xp)
+    last, dtype = levels[-1], real_dtype(like.dtype, xp)
     unit = xp.reshape(xp.eye(n, dtype=dtype, device=device(like)), (*grid, n))
     u = xp.zeros((*(s + 2 for s in grid), n), dtype=dtype, device=device(like))
     inside = last.inside(u)

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from ....backends.errors import BreakdownError
-from ....backends.linalg import cholesky, solve_triangular
+from ....backends.linalg import adjoint, cholesky, real_dtype, solve_triangular
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.random import Sampler
 from ....backends.transfer import host_float
 from ....backends.validation import check_count, check_scalar
-from .common import adjoint, operator_and_vector, real_dtype
+from .common import operator_and_vector
 from .low_rank import LowRankInverse
 
 # The spectrum is caught once its smallest eigenvalue found is below this multiple of mu (the paper's rule).
@@ -89,7 +89,7 @@ def nystrom(
     xp, n = array_namespace(like=vector), operator.shape[0]
     most = max(1, n // 2) if max_rank is None else min(check_count(max_rank, "max_rank"), n)
     columns = min(columns, n)
-    sampler = Sampler(rng, xp=xp, dtype=real_dtype(vector, xp), device=device(vector))
+    sampler = Sampler(rng, xp=xp, dtype=real_dtype(vector.dtype, xp), device=device(vector))
     Q, Y = _sketch(operator, vector, None, None, columns, sampler, xp)
     while True:
         vectors, eigenvalues = _eigen(Q, Y, n, xp)
@@ -121,7 +121,7 @@ def _eigen(Q: Array, Y: Array, n: int, xp: Namespace) -> tuple[Array, Array]:
     size = host_float(xp.linalg.matrix_norm(Y))
     nu = math.sqrt(n) * finfo_eps(Y.dtype, xp) * size
     if size == 0:
-        return Q, xp.zeros(Q.shape[1], dtype=xp.real(Y).dtype if _complex(Y, xp) else Y.dtype, device=device(Y))
+        return Q, xp.zeros(Q.shape[1], dtype=real_dtype(Y.dtype, xp), device=device(Y))
     for _ in range(_SHIFTS):
         shifted = Y + nu * Q
         gram = adjoint(Q, xp) @ shifted
@@ -136,7 +136,3 @@ def _eigen(Q: Array, Y: Array, n: int, xp: Namespace) -> tuple[Array, Array]:
         values = s * s - nu
         return U, xp.where(values > 0, values, 0.0)
     raise BreakdownError("K is not positive semidefinite, or has values that are not finite")
-
-
-def _complex(x: Array, xp: Namespace) -> bool:
-    return bool(xp.isdtype(x.dtype, "complex floating"))

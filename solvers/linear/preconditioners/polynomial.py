@@ -10,12 +10,13 @@ import math
 from typing import Any
 
 from ....backends.errors import InputError
+from ....backends.linalg import adjoint, real_dtype
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.random import Sampler
 from ....backends.transfer import to_host
 from ....backends.validation import check_count, check_scalar
-from .common import adjoint, operator_and_vector, real_dtype, symmetric
+from .common import operator_and_vector, symmetric
 
 # The interval without its lowest modes, which conjugate gradients find by themselves.
 _SPAN = 30.0
@@ -192,7 +193,7 @@ def estimate_bounds(A: Any, *, like: Array | None = None, steps: int = 20, rng: 
     operator, vector = operator_and_vector(A, like)
     xp, n = array_namespace(like=vector), operator.shape[0]
     count = min(check_count(steps, "steps"), n)
-    start = Sampler(rng, xp=xp, dtype=real_dtype(vector, xp), device=device(vector)).normal((n,))
+    start = Sampler(rng, xp=xp, dtype=real_dtype(vector.dtype, xp), device=device(vector)).normal((n,))
     alphas, betas = _lanczos(operator, xp.astype(start, vector.dtype, copy=False), count, xp)
     a, b = to_host(alphas).astype(float), to_host(betas).astype(float)
     if not np.all(np.isfinite(a)) or not np.all(np.isfinite(b)):

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ....backends.errors import InputError
+from ....backends.linalg import adjoint, real_dtype
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator
 from ....backends.random import Sampler
 from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_count, check_scalar
-from .common import host_index, operator_and_vector, real_dtype
+from .common import host_index, operator_and_vector
 from .low_rank import LowRankInverse
 
 
@@ -82,7 +83,7 @@ def rpcholesky(
         raise InputError("diag has negative entries: K is not positive semidefinite")
     generator = Sampler(rng, xp=xp).generator
     rows, pivots = _factor(column, d, vector, min(most, n), generator, xp)
-    F = xp.conj(rows.T) if xp.isdtype(rows.dtype, "complex floating") else rows.T
+    F = adjoint(rows, xp)
     if not pivots:
         eigenvalues, U = xp.zeros(0, dtype=d.dtype, device=device(d)), F
     else:
@@ -150,4 +151,4 @@ def _access(K: Any, diag: Array | None, like: Array | None) -> tuple[Callable[[i
 
 def _real(d: Array) -> Array:
     xp = array_namespace(diag=d)
-    return xp.real(d) if real_dtype(d, xp) != d.dtype else d
+    return xp.real(d) if real_dtype(d.dtype, xp) != d.dtype else d

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from ....backends.linalg import real_dtype
 from ....backends.namespace import Array, Namespace, device
 from ....backends.operators import LinearOperator
 from ....backends.transforms import dct2, dst1, idct2
 from ....backends.validation import check_choice
-from .common import check_coefficient, check_grid, check_like, points, real_dtype, symmetric
+from .common import check_coefficient, check_grid, check_like, points, symmetric
 
 
 def fast_poisson(
@@ -69,7 +70,7 @@ def fast_poisson(
     grid = check_grid(shape)
     xp = check_like(like)
     kind = check_choice(boundary, "boundary", ("dirichlet", "neumann", "periodic"))
-    n, dtype = points(grid), real_dtype(like, xp)
+    n, dtype = points(grid), real_dtype(like.dtype, xp)
     scale = None
     if coefficient is not None:
         a = check_coefficient(coefficient, [grid], like, xp)
@@ -92,7 +93,7 @@ def _inverse_eigenvalues(grid: tuple[int, ...], kind: str, like: Array, xp: Name
     total: Array = 0.0
     for axis, s in enumerate(grid):
         first, length = (1, 2.0 * (s + 1)) if kind == "dirichlet" else (0, float(s if kind == "periodic" else 2 * s))
-        i = xp.arange(first, first + s, dtype=real_dtype(like, xp), device=device(like))
+        i = xp.arange(first, first + s, dtype=real_dtype(like.dtype, xp), device=device(like))
         # Squared sines keep the digits of the small eigenvalues, which 2 - 2 cos loses.
         values = 4.0 * xp.sin(i * (math.pi / length)) ** 2
         shape = [1] * len(grid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ....backends.linalg import cho_solve
+from ....backends.linalg import cho_solve, conj
 from ....backends.namespace import Array, Namespace
 from ....backends.transfer import from_host
 from ....backends.validation import check_count
@@ -136,9 +136,6 @@ class _DeflatedCG:
         self.known: list[Any] = []
         self.counted = 0
 
-    def conj(self, rows: Array) -> Array:
-        return self.xp.conj(rows) if self.xp.isdtype(rows.dtype, "complex floating") else rows
-
     def adopt(self, adoption: Adoption) -> None:
         """Deflate by the kept directions, if they have positive energies."""
         found = adoption.space(self.system.answer)
@@ -150,13 +147,13 @@ class _DeflatedCG:
         """``z`` less its part along ``W`` in the ``A``-inner product."""
         if self.W is None:
             return z
-        y = cho_solve(self.factor, self.xp.matmul(self.conj(self.AW), z), xp=self.xp)
+        y = cho_solve(self.factor, self.xp.matmul(conj(self.AW, self.xp), z), xp=self.xp)
         return z - self.xp.matmul(y, self.W)
 
     def start(self, x: Array, r: Array) -> _State:
         system = self.system
         if self.W is not None:
-            y = cho_solve(self.factor, self.xp.matmul(self.conj(self.W), r), xp=self.xp)
+            y = cho_solve(self.factor, self.xp.matmul(conj(self.W, self.xp), r), xp=self.xp)
             x, r = x + self.xp.matmul(y, self.W), r - self.xp.matmul(y, self.AW)
         z = system.precondition(r)
         rr, rz = system.real_dot(r, r), system.real_dot(r, z)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ....backends.linalg import conj
 from ....backends.namespace import Array
 from ....backends.validation import check_count
 from ...iterate import Callback, warn_unless_converged
@@ -226,7 +227,7 @@ class _GcroDR:
         space, steps = self.learn(), self.m
         if space is not None:
             U, C = space
-            c = self.xp.matmul(self.xp.conj(C) if self.xp.isdtype(C.dtype, "complex floating") else C, r)
+            c = self.xp.matmul(conj(C, self.xp), r)
             x, r = x + self.xp.matmul(c, U), r - self.xp.matmul(c, C)
             steps = max(1, self.m - int(U.shape[0]))
         flexible = self.system.M is not None

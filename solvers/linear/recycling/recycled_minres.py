@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ....backends.linalg import conj
 from ....backends.namespace import Array
 from ....backends.operators import LinearOperator
 from ....backends.validation import check_count
@@ -145,9 +146,6 @@ class _RecycledMinres:
         """Products with ``A``."""
         return self.minres.matvecs + self.extra
 
-    def conj(self, rows: Array) -> Array:
-        return self.xp.conj(rows) if self.xp.isdtype(rows.dtype, "complex floating") else rows
-
     def adopt(self, adoption: Adoption) -> None:
         """Take the kept space with orthonormal images under the present operator."""
         self.space = adoption.space(self.system.answer)
@@ -159,7 +157,7 @@ class _RecycledMinres:
         if self.space is not None:
             C = self.space[1]
             for _ in range(2):
-                w = w - self.xp.matmul(self.xp.matmul(self.conj(C), w), C)
+                w = w - self.xp.matmul(self.xp.matmul(conj(C, self.xp), w), C)
         if len(self.vectors) < self.ell:
             # Copies: the recurrence may change its vectors in place.
             self.vectors.append(self.xp.asarray(v, copy=True))
@@ -172,14 +170,14 @@ class _RecycledMinres:
             return x
         U, C = self.space
         self.extra += 1
-        c = self.xp.matmul(self.conj(C), self.system.b - self.system.A @ x)
+        c = self.xp.matmul(conj(C, self.xp), self.system.b - self.system.A @ x)
         # An operator that has begun to fail must not spoil what there is.
         return x + self.xp.matmul(self.xp.where(self.xp.isfinite(c), c, self.xp.zeros_like(c)), U)
 
     def start(self, x: Array, r: Array) -> _State:
         if self.space is not None:
             U, C = self.space
-            c = self.xp.matmul(self.conj(C), r)
+            c = self.xp.matmul(conj(C, self.xp), r)
             x, r = x + self.xp.matmul(c, U), r - self.xp.matmul(c, C)
         return _State(self, self.minres.start(x, r))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....backends.errors import BackendError, InputError
+from ....backends.linalg import conj
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import from_host, to_host, to_host_together
@@ -188,8 +189,7 @@ def rows_times(coefficients: Any, rows: Array, xp: Namespace) -> Array:
 
 def gram(left: Array, right: Array, xp: Namespace) -> Array:
     """``<left_i, right_j>`` of rows."""
-    conj = xp.conj(left) if xp.isdtype(left.dtype, "complex floating") else left
-    return xp.matmul(conj, right.T)
+    return xp.matmul(conj(left, xp), right.T)
 
 
 def on_host(*arrays: Array, xp: Namespace) -> list[Any]:

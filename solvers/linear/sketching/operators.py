@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ....backends.errors import InputError
+from ....backends.linalg import real_dtype
 from ....backends.namespace import Array, Namespace, array_namespace, device, is_cupy, is_numpy, is_torch
 from ....backends.operators import LinearOperator
 from ....backends.random import Sampler
@@ -108,11 +109,6 @@ def sketch(
     return LinearOperator(
         (d, m), forward, matmat=forward, rmatvec=adjoint, rmatmat=adjoint, dtype=dtype, name=f"{kind} sketch"
     )
-
-
-def real_dtype(dtype: Any, xp: Namespace) -> Any:
-    """The dtype of the real part."""
-    return {xp.complex64: xp.float32, xp.complex128: xp.float64}.get(dtype, dtype)
 
 
 def _also_complex(action: Action, xp: Namespace) -> Action:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ....backends.errors import BreakdownError, InputError
-from ....backends.linalg import cholesky, solve_triangular
+from ....backends.linalg import adjoint, cholesky, real_dtype, solve_triangular
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator, as_operator
 from ....backends.random import Sampler
 from ....backends.validation import check_array, check_count
-from .operators import real_dtype
 
 
 class LowRank(NamedTuple):
@@ -179,11 +178,6 @@ def _gaussian(shape: tuple[int, int], like: Array, rng: Any, xp: Namespace) -> A
 
 def _orthonormal(Y: Array, xp: Namespace) -> Array:
     return xp.linalg.qr(Y, mode="reduced")[0]
-
-
-def adjoint(A: Array, xp: Namespace) -> Array:
-    """Conjugate transpose."""
-    return xp.conj(A).T if xp.isdtype(A.dtype, "complex floating") else A.T
 
 
 def _tiny_identity(gram: Array, xp: Namespace) -> Array:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ....backends.errors import BackendError, InputError
+from ....backends.linalg import adjoint, real_dtype
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator, as_operator
 from ....backends.random import Sampler
@@ -20,8 +21,6 @@ from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_array, check_callable, check_choice, check_count, check_scalar
 from ...iterate import Callback, Iterate, LoopOptions, Outcome, iterate, warn_unless_converged
 from ...result import LinearResult, Status
-from .operators import real_dtype
-from .randomized_svd import adjoint
 
 # Random block numbers drawn at a time.
 _DRAWS = 256

@@ -10,13 +10,13 @@ import math
 from typing import Any, NamedTuple
 
 from ....backends.errors import InputError
-from ....backends.linalg import solve_triangular
+from ....backends.linalg import adjoint, conj, solve_triangular
 from ....backends.namespace import Array, Namespace, device, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.random import Sampler
 from ....backends.transfer import to_host
 from ....backends.validation import check_choice, check_count
-from .randomized_svd import adjoint, operator_like
+from .randomized_svd import operator_like
 
 METHODS = ("hutch++", "hutchinson", "xtrace")
 _LEAST = {"hutchinson": 2, "hutch++": 4, "xtrace": 4}
@@ -121,7 +121,7 @@ def _leave_one_out(A: LinearOperator, Omega: Array, xp: Namespace) -> Array:
 
 def _inner(U: Array, V: Array, xp: Namespace) -> Array:
     """``u_j^H v_j`` of the columns."""
-    return xp.sum((xp.conj(U) if xp.isdtype(U.dtype, "complex floating") else U) * V, axis=0)
+    return xp.sum(conj(U, xp) * V, axis=0)
 
 
 def _summary(samples: Array, xp: Namespace) -> TraceEstimate:

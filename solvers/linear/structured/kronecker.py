@@ -12,7 +12,7 @@ from functools import cached_property, reduce
 from typing import Any
 
 from ....backends.errors import BackendError, BreakdownError, InputError
-from ....backends.linalg import solve_triangular
+from ....backends.linalg import adjoint, solve_triangular
 from ....backends.namespace import Array, Namespace, array_namespace, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_float
@@ -185,11 +185,6 @@ def along_axes(actions: Sequence[Callable[[Array], Array]], v: Array, sizes: tup
         out = action(xp.reshape(front, (front.shape[0], -1)))
         T = xp.moveaxis(xp.reshape(out, (out.shape[0], *rest)), 0, axis)
     return xp.reshape(T, (-1, *tail)) if tail else xp.reshape(T, (-1,))
-
-
-def adjoint(F: Array, xp: Namespace) -> Array:
-    """Conjugate transpose."""
-    return xp.conj(F.T) if xp.isdtype(F.dtype, "complex floating") else F.T
 
 
 def widen(F: Array, v: Array, xp: Namespace) -> Array:

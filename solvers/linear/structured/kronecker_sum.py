@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Any
 
 from ....backends.errors import BreakdownError
+from ....backends.linalg import adjoint
 from ....backends.namespace import Array, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_float
 from ....backends.validation import check_scalar
-from .kronecker import adjoint, along_axes, check_factors, check_hermitian, check_vector, widen
+from .kronecker import along_axes, check_factors, check_hermitian, check_vector, widen
 
 
 def kronecker_sum(factors: Sequence[Array]) -> KroneckerSum:
