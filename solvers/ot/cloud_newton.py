@@ -59,7 +59,7 @@ def cloud_newton(
     maxiter : int
         Most steps, over all levels: Newton steps, Sinkhorn steps and the starts of levels. A step takes two passes over the
         pairs, and one more each time it is shortened.
-    x0 : (f, g), optional
+    x0 : (f, g) or an earlier result, optional
         Potentials to start from.
     coarse : bool or "auto"
         Start from the solution of a random subsample at a larger regularisation; ``"auto"`` for large clouds. Otherwise

@@ -48,8 +48,8 @@ def newton(
         Bound on the L1 violation of both marginals, relative to the mass; default 1e-6, in float32 1e-4.
     maxiter : int
         Most steps, over all levels: Newton steps and Sinkhorn steps.
-    x0 : (f, g), optional
-        Potentials to start from, e.g. of an earlier result; if they are good, no annealing takes place.
+    x0 : (f, g) or an earlier result, optional
+        Potentials to start from; if they are good, no annealing takes place.
     callback, check_every, progress, time_limit
         See `LoopOptions`.
 

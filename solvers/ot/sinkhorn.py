@@ -59,8 +59,8 @@ def sinkhorn(
         Bound on the L1 violation of both marginals, relative to the mass; default 1e-6, in float32 1e-4.
     maxiter : int
         Most iterations, each one pass over the rows and one over the columns.
-    x0 : (f, g), optional
-        Potentials to start from, e.g. of an earlier result.
+    x0 : (f, g) or an earlier result, optional
+        Potentials to start from.
     omega : float or "auto"
         Over-relaxation in [1, 2); 1 is Sinkhorn's own step. ``"auto"`` starts with that and tunes itself by the observed rate
         (see `relaxation`): far fewer iterations where plain Sinkhorn needs hundreds.

@@ -62,8 +62,8 @@ def sns(
         Hessian.
     maxiter : int
         Most iterations, Sinkhorn's among them.
-    x0 : (f, g), optional
-        Potentials to start from, e.g. of an earlier result.
+    x0 : (f, g) or an earlier result, optional
+        Potentials to start from.
     callback, check_every, progress, time_limit
         See `LoopOptions`.
 

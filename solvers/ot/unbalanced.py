@@ -61,7 +61,7 @@ def unbalanced(
         ``b``; default 1e-6, in float32 1e-4.
     maxiter : int
         Most iterations (of Newton: steps and starts of levels, over all levels of its annealing).
-    x0 : (f, g), optional
+    x0 : (f, g) or an earlier result, optional
         Potentials to start from; Newton then starts at ``reg`` without annealing.
     callback, check_every, progress, time_limit
         See `LoopOptions`.
