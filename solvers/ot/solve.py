@@ -139,7 +139,7 @@ def _stored(geometry: Dense, a: Array | None, b: Array | None, reg: float, optio
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = kernel_sinkhorn(geometry, a, b, reg=reg, **(options | {"maxiter": few}))
     if result.status is not Status.MAX_ITER or few == maxiter:
-        why = f"the largest cost is only {ratio:.0f} times the regularisation"
+        why = f"the largest cost is {ratio:.0f} times the regularisation, not above {_WEAK:.0f}"
         warn_unless_converged(result, "solve")
         return dataclasses.replace(result, why=why)
     result = newton(geometry, a, b, reg=reg, **options)
