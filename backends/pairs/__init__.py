@@ -1,7 +1,7 @@
 """Reductions over all pairs of two point sets: kernels, engines, and the planner that picks one."""
 
-from .kernels import (
-    Kernel,
+from .kernels import Kernel
+from .makers import (
     biweight,
     cauchy,
     epanechnikov,
@@ -13,7 +13,8 @@ from .kernels import (
     triangle,
     triweight,
 )
-from .pairs import Pairs, kernel_sum, logsumexp, nearest, softmax_sum
+from .one_pass import kernel_sum, logsumexp, nearest, softmax_sum
+from .pairs import Pairs
 from .plan import Plan
 
 __all__ = [

@@ -108,7 +108,7 @@ def _inverse_eigenvalues(grid: tuple[int, ...], kind: str, like: Array, xp: Name
     return xp.reshape(safe, grid)
 
 
-def _expanded(values: Array, u: Array, xp: Namespace) -> Array:
+def _expanded(values: Array, u: Array) -> Array:
     return values if u.ndim == values.ndim else values[..., None]
 
 
@@ -118,7 +118,7 @@ def _standing(axes: tuple[int, ...], kind: str, inverse: Array, xp: Namespace) -
     def solve(u: Array) -> Array:
         for axis in axes:
             u = forward(u, axis, xp=xp)
-        u = u * _expanded(inverse, u, xp)
+        u = u * _expanded(inverse, u)
         for axis in axes:
             u = back(u, axis, xp=xp)
         return u
@@ -132,8 +132,8 @@ def _waves(grid: tuple[int, ...], inverse: Array, xp: Namespace) -> Callable[[Ar
 
     def solve(u: Array) -> Array:
         if xp.isdtype(u.dtype, "complex floating"):
-            return xp.fft.ifftn(xp.fft.fftn(u, axes=axes) * _expanded(inverse, u, xp), axes=axes)
+            return xp.fft.ifftn(xp.fft.fftn(u, axes=axes) * _expanded(inverse, u), axes=axes)
         waves = xp.fft.rfftn(u, axes=axes)
-        return xp.fft.irfftn(waves * _expanded(half, waves, xp), s=grid, axes=axes)
+        return xp.fft.irfftn(waves * _expanded(half, waves), s=grid, axes=axes)
 
     return solve

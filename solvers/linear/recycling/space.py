@@ -148,7 +148,7 @@ class Adoption:
         U, self.images = self.recycle.U, self.recycle.C
         if self.renewed:
             self.matvecs += self.recycle.k
-            self.images = images(self.operator, U, self.xp)
+            self.images = images(self.operator, U)
         matrix, self.kept = self.small(U, self.images, self.xp)
         return matrix
 
@@ -198,7 +198,7 @@ def on_host(*arrays: Array, xp: Namespace) -> list[Any]:
     return [host.astype(kind) for host in to_host_together(*arrays, xp=xp)]
 
 
-def images(A: LinearOperator, U: Array, xp: Namespace) -> Array:
+def images(A: LinearOperator, U: Array) -> Array:
     """``A`` applied to each row."""
     return (A @ U.T).T
 

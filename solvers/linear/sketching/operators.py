@@ -126,7 +126,7 @@ def _also_complex(action: Action, xp: Namespace) -> Action:
     return apply
 
 
-def _sparse_sign(d: int, m: int, zeta: int, draws: Sampler, like: Array) -> tuple[Action, Action]:
+def _sparse_sign(d: int, m: int, zeta: int, draws: Sampler) -> tuple[Action, Action]:
     import numpy as np
 
     zeta = min(zeta, d)
@@ -138,10 +138,10 @@ def _sparse_sign(d: int, m: int, zeta: int, draws: Sampler, like: Array) -> tupl
         rows[:, k] = np.where(taken, j, drawn)
     signs = draws.generator.integers(0, 2, (m, zeta)) * (2 / math.sqrt(zeta)) - 1 / math.sqrt(zeta)
     columns = np.repeat(np.arange(m), zeta)
-    return _sparse((d, m), rows.reshape(-1), columns, signs.reshape(-1), draws, like)
+    return _sparse((d, m), rows.reshape(-1), columns, signs.reshape(-1), draws)
 
 
-def _fjlt(d: int, m: int, density: float | None, draws: Sampler, like: Array) -> tuple[Action, Action]:
+def _fjlt(d: int, m: int, density: float | None, draws: Sampler) -> tuple[Action, Action]:
     import numpy as np
 
     length = _padded(m)
@@ -150,7 +150,7 @@ def _fjlt(d: int, m: int, density: float | None, draws: Sampler, like: Array) ->
     entries = d * length
     places = np.sort(draws.generator.choice(entries, int(draws.generator.binomial(entries, q)), replace=False))
     values = draws.generator.standard_normal(places.size) / math.sqrt(q * d)
-    P, PT = _sparse((d, length), places // length, places % length, values, draws, like)
+    P, PT = _sparse((d, length), places // length, places % length, values, draws)
 
     def forward(v: Array) -> Array:
         return P(_hadamard(_signed(v, signs), length, draws.xp))
@@ -223,9 +223,7 @@ def _hadamard_matrix(order: int, like: Array, xp: Namespace) -> Array:
     return H / math.sqrt(order)
 
 
-def _sparse(
-    shape: tuple[int, int], rows: Any, columns: Any, values: Any, draws: Sampler, like: Array
-) -> tuple[Action, Action]:
+def _sparse(shape: tuple[int, int], rows: Any, columns: Any, values: Any, draws: Sampler) -> tuple[Action, Action]:
     """Products with a sparse matrix given by host triplets, and with its transpose, by the library's own matrices."""
     xp = draws.xp
     if is_numpy(xp):

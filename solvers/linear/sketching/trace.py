@@ -87,14 +87,14 @@ def trace(A: Any, budget: int, *, method: str = "hutch++", rng: Any = None, like
 
     if method == "hutchinson":
         G = signs(budget)
-        return _summary(_inner(G, operator @ G, xp), xp)
+        return _summary(_inner(G, operator @ G, xp))
     if method == "hutch++":
         k = min(budget // 3, n)
         Q = xp.linalg.qr(operator @ signs(k), mode="reduced")[0]
         G = signs(budget - 2 * k)
         G = G - Q @ (adjoint(Q, xp) @ G)
-        return _summary(_inner(G, operator @ G, xp) + xp.sum(_inner(Q, operator @ Q, xp)), xp)
-    return _summary(_leave_one_out(operator, signs(min(budget // 2, n)), xp), xp)
+        return _summary(_inner(G, operator @ G, xp) + xp.sum(_inner(Q, operator @ Q, xp)))
+    return _summary(_leave_one_out(operator, signs(min(budget // 2, n)), xp))
 
 
 def _leave_one_out(A: LinearOperator, Omega: Array, xp: Namespace) -> Array:
@@ -124,7 +124,7 @@ def _inner(U: Array, V: Array, xp: Namespace) -> Array:
     return xp.sum(conj(U, xp) * V, axis=0)
 
 
-def _summary(samples: Array, xp: Namespace) -> TraceEstimate:
+def _summary(samples: Array) -> TraceEstimate:
     """Mean and its standard error; the few samples are read in one transfer."""
     host = to_host(samples)
     value = host.mean().item()
