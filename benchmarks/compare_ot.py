@@ -44,7 +44,7 @@ FAMILIES: dict[str, tuple[str, Callable[[bool], Iterator[Problem]], Callable[[],
     ),
     "grid": (
         "Transport between images", problems_of.grids, solvers_of.grid_solvers, 1.5,
-        "Digits of 32 x 32 pixels (quick: 8 x 8), the cost a sum over the axes, error as above. POT has it for barycenters only.",
+        "Digits of 32 x 32 pixels (quick: 8 x 8), a cost that is a sum over the axes; the error is that of both marginals in L1.",
     ),
     "unbalanced": (
         "Unbalanced transport (KL)", more.relaxed, more.relaxed_solvers, 1.0,
@@ -218,7 +218,7 @@ def robustness(quick: bool, seconds: float) -> dict[str, Any]:
              row["error"] is not None), default=None), "note": missing or note}
         )  # fmt: skip
     text = (
-        f"Ten problems at four regularisations. A cell that does not arrive gets {seconds:g} to {2 * seconds:g} s. The seconds "
+        f"Ten problems at four regularisations. A cell that does not arrive gets {seconds:.2g} to {2 * seconds:.2g} s. The seconds "
         "of the table are those of all cells, reached or not, the error is the worst of them. In the picture and the text below "
         "a cell gives the seconds where the error was reached."
     )
@@ -229,19 +229,19 @@ def robustness(quick: bool, seconds: float) -> dict[str, Any]:
         "rows": rows,
         "figures": [
             (
-                "Green: seconds to the error wanted. Red: the error that was reached instead. Yellow: no answer",
+                "Green: seconds to the error wanted. Orange, in brackets: the error that was reached instead. Yellow: no answer",
                 _picture(names, of),
             )
         ],
         "plan": _text(names, [s.name for s in solvers], cells),
-        "plan_title": "Robustness set: seconds, or - and the error that was reached",
+        "plan_title": "Robustness set: seconds, or in brackets the error that was reached instead",
     }
 
 
 def _cell(row: Row) -> str:
     if row["seconds"] is None:
         return "failed" if "failed" in row["note"] else "absent"
-    return f"{row['seconds']:.2g}" if row["reached"] else f"- {row['error']:.0e}"
+    return f"{row['seconds']:.2g}" if row["reached"] else f"({row['error']:.0e})"
 
 
 def _text(names: list[str], columns: list[str], cells: list[list[str]]) -> str:

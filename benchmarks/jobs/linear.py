@@ -38,7 +38,7 @@ def run(quick: bool, backend: str) -> dict[str, Any]:
         ],
         "text": (
             f"{known} of 1797 digits carry a label; the harmonic labels of the others, on the graph of {NEIGHBOURS} nearest "
-            f"neighbours, are right for {accuracy:.1%}. Errors are true relative residuals, the largest over the columns; "
+            f"neighbours, are right for {accuracy:.1%}. Errors are true relative residuals, the largest over the columns. "
             "The data set holds diffusion problems with random coefficients; its times "
             "are those of all systems."
         ),

@@ -102,9 +102,9 @@ def sketch(
     elif kind == "srht":
         forward, adjoint = _srht(d, m, draws)
     elif kind == "fjlt":
-        forward, adjoint = _fjlt(d, m, density, draws, like)
+        forward, adjoint = _fjlt(d, m, density, draws)
     else:
-        forward, adjoint = _sparse_sign(d, m, 1 if kind == "countsketch" else zeta, draws, like)
+        forward, adjoint = _sparse_sign(d, m, 1 if kind == "countsketch" else zeta, draws)
     forward, adjoint = _also_complex(forward, xp), _also_complex(adjoint, xp)
     return LinearOperator(
         (d, m), forward, matmat=forward, rmatvec=adjoint, rmatmat=adjoint, dtype=dtype, name=f"{kind} sketch"
