@@ -44,7 +44,7 @@ FAMILIES: dict[str, tuple[str, Callable[[bool], Iterator[Problem]], Callable[[],
     ),
     "grid": (
         "Transport between images", problems_of.grids, solvers_of.grid_solvers, 1.5,
-        "Digits of 32 x 32 pixels (quick: 8 x 8), a cost that is a sum over the axes; the error is that of both marginals in L1.",
+        "Digits of 32 x 32 pixels (quick: 8 x 8), the cost a sum over the axes (POT has none); error: L1, both marginals.",
     ),
     "unbalanced": (
         "Unbalanced transport (KL)", more.relaxed, more.relaxed_solvers, 1.0,

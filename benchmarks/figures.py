@@ -273,7 +273,10 @@ FIGURES: dict[int, Callable[..., Iterator[Row]]] = {
 def run_figures(numbers: list[int], out: Path, repeats: int) -> list[Row]:
     """Measure the chosen figures, print the table, write the JSON."""
     rows: list[Row] = []
-    print(f"{'fig':3} {'what':75} {'measured':>9} {'target':>8} {'met':4} {'error':>8} {'peer':>8}  note")
+    print(
+        "a ratio of times is peer / xpsolve or xpsolve / peer as its words say; error: of our answer; theirs: of the peer's"
+    )
+    print(f"{'fig':3} {'what':75} {'measured':>9} {'target':>8} {'met':4} {'error':>8} {'theirs':>8}  note")
     for number in numbers:
         try:
             for line in FIGURES[number](repeats):

@@ -305,6 +305,6 @@ def figure_18(repeats: int) -> Iterator[Row]:
         errors = [float(np.linalg.norm(b - A @ result.x)) / start for result in (mixed, wide)]
         ended = "" if mixed.converged and wide.converged else f"; {mixed.status.name} and {wide.status.name}"
         yield _row(
-            18, f"the same, coefficient jump 1e4, Jacobi, {tol:g} ||r0||", mixed.n_iter / wide.n_iter,
+            18, f"mixed CG / float64 CG iterations, coefficient jump 1e4, Jacobi, {tol:g} ||r0||", mixed.n_iter / wide.n_iter,
             error=errors[0], peer_error=errors[1], note=note(mixed, wide) + ended,
         )  # fmt: skip

@@ -44,7 +44,7 @@ def figure_26(repeats: int, n: int = 300) -> Iterator[Row]:
     note = f"{plain.n_iter} iterations of Sinkhorn, {result.evaluations['passes']} exponential passes of Newton"
     yield row(
         26,
-        "the same: Sinkhorn / Newton, time",
+        "unbalanced, r=100, eps=0.1, to 1e-10: Sinkhorn / Newton, time",
         slow / seconds,
         error=result.residual,
         peer_error=plain.residual,

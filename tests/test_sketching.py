@@ -29,6 +29,7 @@ def test_the_same_sketch_on_every_library(xp: Any, make: Any, kind: str, dtype: 
     A = A.astype(dtype)
     truth = dense(sketch(kind, 12, 37, like=np.ones(1), rng=5))
     S = sketch(kind, 12, 37, like=make(A), rng=5)
+    assert S.dtype == make(A.real.copy()).dtype  # real draws, whatever they meet
     eps = np.finfo(dtype).eps
     before = A.copy()
     given = make(A)
