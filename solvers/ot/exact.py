@@ -299,19 +299,26 @@ def _program(C: Any, a: Any, b: Any) -> tuple[Any, Any, Any, Any, Any]:
         (np.ones(2 * k), (np.concatenate([rows, n + columns]), np.tile(np.arange(k), 2))), shape=(n + m, k)
     )
     a, b = a.astype("float64"), b.astype("float64")
+    # HiGHS has absolute tolerances: the program it sees has costs in [0, 1] and weights of mean about one.
+    costs, mass, size = C[rows, columns], float(a.sum()), max(n, m)
+    low = float(costs.min()) if k else 0.0
+    span = float(costs.max()) - low if k else 0.0
+    span = span if span > 0 else 1.0
     answer = linprog(
-        C[rows, columns],
+        (costs - low) / span,
         A_eq=matrix,
-        b_eq=np.concatenate([a, b * (a.sum() / b.sum())]),
+        b_eq=np.concatenate([a / mass, b / b.sum()]) * size,
         bounds=(0, None),
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if answer.x is None or answer.status != 0:
         raise InputError(f"cost leaves no plan with the marginals a and b, or the program failed: {answer.message}")
-    dual, kept = answer.eqlin.marginals, answer.x > 0
+    plan, dual, kept = answer.x * (mass / size), span * answer.eqlin.marginals, answer.x > 0
+    dual[:n] += low
     # A feasible pair again after rounding, and finite where a point takes no part.
     g = np.where(b > 0, dual[n:], -math.inf)
     f = (C - g[None, :]).min(axis=1)
     f = np.where(np.isfinite(f), f, dual[:n])
     g = np.where(b > 0, g, np.where(np.isfinite(C), C - f[:, None], math.inf).min(axis=0))
-    return rows[kept], columns[kept], answer.x[kept], f, g
+    return rows[kept], columns[kept], plan[kept], f, g
