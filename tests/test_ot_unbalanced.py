@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import ConvergenceWarning, InputError
 from xpsolve.backends.transfer import count_transfers, to_host
-from xpsolve.solvers.ot import Grid, PointCloud, sinkhorn, unbalanced_plan
+from xpsolve.solvers.ot import Grid, PointCloud, sinkhorn, solve, unbalanced_plan
 from xpsolve.solvers.ot.jacobi_cg import jacobi_cg
 from xpsolve.solvers.ot.unbalanced import unbalanced
 
@@ -346,3 +346,23 @@ def test_failure_is_said_and_bad_input_named(case: tuple[np.ndarray, ...]) -> No
             unbalanced(C, a, b, **(good | options))
     with pytest.raises(InputError, match="b has negative"):
         unbalanced(C, a, -b, **good)
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "newton"])
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize(("reg", "tilt"), [(0.3, 10.0), (0.05, 0.1), (0.01, 0.1)])
+def test_one_marginal_is_held_whatever_the_mass_of_the_other(method: str, side: str, reg: float, tilt: float) -> None:
+    """The potentials have to move by ``relaxation * log(ratio of the masses)``, which no small steps reach."""
+    rng = np.random.default_rng(348)
+    C, a, b = rng.random((5, 4)), rng.random(5) * tilt, rng.random(4) / tilt
+    price = 500.0
+    prices = {"reg_a": math.inf, "reg_b": price} if side == "a" else {"reg_a": price, "reg_b": math.inf}
+    result = unbalanced(C, a, b, reg=reg, **prices, tol=1e-9, method=method, maxiter=2000)
+    assert result.converged
+    held, free = (a, b) if side == "a" else (b, a)
+    assert abs(result.mass - held.sum()) <= result.tolerance
+    # So weak a relaxation is nearly balanced transport to the other weights, scaled to the mass that is held.
+    m = held.sum()
+    scaled = free * m / free.sum()
+    near = solve(C, *((a, scaled) if side == "a" else (scaled, b)), reg=reg, tol=1e-9)
+    np.testing.assert_allclose(result.dense_plan(), near.dense_plan(), atol=0.02 * m)

@@ -87,12 +87,14 @@ class UnbalancedProblem:
         return weight if relaxation == math.inf else weight * self.xp.exp(-f / relaxation)
 
     def shift(self, f: Array, g: Array) -> Array | float:
-        """The best ``s`` for ``(f + s, g - s)``: none where a marginal is held exactly."""
+        """The best ``s`` for ``(f + s, g - s)``: any where both marginals are held exactly."""
         r1, r2 = self.reg_a, self.reg_b
-        if max(r1, r2) == math.inf:
+        if min(r1, r2) == math.inf:
             return 0.0
-        left = logsumexp(self.log_a - f / r1, axis=0, xp=self.xp)
-        return r1 * r2 / (r1 + r2) * (left - logsumexp(self.log_b - g / r2, axis=0, xp=self.xp))
+        # A marginal that is held exactly has its mass already: the other potential alone decides.
+        left = logsumexp(self.log_a if r1 == math.inf else self.log_a - f / r1, axis=0, xp=self.xp)
+        right = logsumexp(self.log_b if r2 == math.inf else self.log_b - g / r2, axis=0, xp=self.xp)
+        return 1.0 / (1.0 / r1 + 1.0 / r2) * (left - right)
 
     def result(self, f: Array, g: Array, **fields: Any) -> UnbalancedResult:
         """The result, with the values of both sides."""
