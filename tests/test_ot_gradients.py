@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn
+from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn, unbalanced
 from xpsolve.solvers.ot.gradients import gradients
 from xpsolve.solvers.ot.implicit import plan_vjp, potentials_vjp, sharp_cost
 
@@ -246,6 +246,49 @@ def test_against_unrolled_iterations() -> None:
     for name, tensor in (("a", ta), ("b", tb)):
         expected = tensor.grad.numpy()
         np.testing.assert_allclose(found[name] - found[name].mean(), expected - expected.mean(), atol=1e-7)
+
+
+# -- free marginals ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", COSTS)
+@pytest.mark.parametrize(("reg_a", "reg_b"), [(1.0, 2.0), (math.inf, 0.5), (0.3, math.inf)])
+def test_gradients_of_unbalanced_transport(data: dict[str, Any], metric: str, reg_a: float, reg_b: float) -> None:
+    at = {**data, "a": 3.0 * data["a"], "reg": np.asarray(REG), "reg_a": np.asarray(reg_a), "reg_b": np.asarray(reg_b)}
+
+    def run(**change: Any) -> Any:
+        now = at | change
+        regs = {name: float(now[name]) for name in ("reg", "reg_a", "reg_b")}
+        return unbalanced(PointCloud(now["x"], now["y"], metric), now["a"], now["b"], **regs, tol=1e-13, maxiter=10**5)
+
+    found = gradients(run())
+    assert set(found) == {name for name in at if np.isfinite(at[name]).all()}
+    for name, gradient in found.items():
+        expected = differences(lambda z, name=name: run(**{name: z}).value, at[name])
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_free_marginals_have_no_balanced_quantities(xp: Any, make: Any, data: dict[str, Any]) -> None:
+    C = COSTS["sqeuclidean"](data["x"], data["y"])
+    host = unbalanced(C, data["a"], 2.0 * data["b"], reg=REG, reg_a=1.0, reg_b=0.5, tol=1e-10)
+    result = unbalanced(make(C), make(data["a"]), make(2.0 * data["b"]), reg=REG, reg_a=1.0, reg_b=0.5, tol=1e-10)
+    names = ("a", "b", "cost", "reg", "reg_a", "reg_b")
+    found, expected = gradients(result, names), gradients(host, names)
+    np.testing.assert_allclose(expected["cost"], host.dense_plan(), rtol=1e-12)
+    for name in names:
+        np.testing.assert_allclose(to_host(found[name]), expected[name], atol=1e-8)
+    assert host.duality_gap == max(host.gap, 0.0) < 1e-8
+    for call in (
+        lambda: plan_vjp(host, C),
+        lambda: sharp_cost(host),
+        lambda: potentials_vjp(host, data["a"], data["b"]),
+    ):
+        with pytest.raises(InputError, match="result must be of balanced transport"):
+            call()
+    with pytest.raises(InputError, match="entropy gauge"):
+        _ = host.entropy_value
+    with pytest.raises(InputError, match="no marginal is relaxed by a finite reg_a"):
+        gradients(matrix(C, data), "reg_a")
 
 
 # -- libraries and precision -------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from .optimality import Optimality, Sensitivity
 from .plan_tiles import Tile
 from .problem import finite
 from .result import TransportResult
+from .unbalanced_problem import UnbalancedResult
 
 
 def plan_vjp(
@@ -232,6 +233,11 @@ def sharp_cost(
 def _regular_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
     if isinstance(result, ExactResult):
         raise InputError("result is an exact plan, which has no derivative; solve the problem with a regularisation")
+    if isinstance(result, UnbalancedResult):
+        raise InputError(
+            "result must be of balanced transport: the plan of unbalanced transport obeys other conditions, whose derivative "
+            "is not provided; gradients differentiates its value"
+        )
     return check_names(wrt, result)
 
 

@@ -122,11 +122,7 @@ class UnbalancedProblem:
         )
 
     def _penalty(self, p: Array, q: Array, relaxation: float) -> Array | float:
-        if relaxation == math.inf:
-            return 0.0
-        xp, there = self.xp, p > 0
-        ratio = xp.where(there, p, 1.0) / xp.where(there, q, 1.0)
-        return relaxation * xp.sum(xp.where(there, p * xp.log(ratio), 0.0) - p + q)
+        return 0.0 if relaxation == math.inf else relaxation * kl_divergence(p, q, self.xp)
 
     def violation(self, f: Array, g: Array) -> float:
         """L1 violation of both optimality conditions, recomputed."""
@@ -167,6 +163,19 @@ class UnbalancedResult(TransportResult):
         """Primal less dual value: not negative up to rounding, when no marginal is held exactly."""
         return self.primal - float(self.value)
 
+    @property
+    def duality_gap(self) -> float:
+        """`gap`, no less than zero."""
+        return max(self.gap, 0.0)
+
+    @property
+    def entropy_value(self) -> float:
+        """Not of unbalanced transport, where another reference measure is another problem: an `InputError`."""
+        raise InputError(
+            "unbalanced transport has no value in the entropy gauge: with free marginals it is another problem with "
+            "another plan; its value is that of the KL gauge"
+        )
+
     def grad_a(self) -> Array:
         """Gradient (n,) of the value with respect to ``a``, by the envelope theorem."""
         xp, (_, G) = self.geometry.xp, self.scaled()
@@ -194,3 +203,10 @@ class UnbalancedResult(TransportResult):
 def penalty_slope(f: Array, relaxation: float, xp: Namespace) -> Array:
     """``-r expm1(-f / r)``, the dual of ``r KL`` for one unit of weight; ``f`` for an infinite ``r``."""
     return f if relaxation == math.inf else -relaxation * xp.expm1(-f / relaxation)
+
+
+def kl_divergence(p: Array, q: Array, xp: Namespace) -> Array:
+    """``KL(p | q) = sum p log(p / q) - p + q``; where ``p`` has mass, ``q`` must."""
+    there = p > 0
+    ratio = xp.where(there, p, 1.0) / xp.where(there, q, 1.0)
+    return xp.sum(xp.where(there, p * xp.log(ratio), 0.0) - p + q)
