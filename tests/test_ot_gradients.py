@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn, unbalanced
+from xpsolve.solvers.ot import (
+    PointCloud,
+    TransportResult,
+    self_transport,
+    sinkhorn,
+    sinkhorn_divergence,
+    sinkhorn_divergence_from_costs,
+    transport_1d,
+    unbalanced,
+)
 from xpsolve.solvers.ot.gradients import gradients
 from xpsolve.solvers.ot.implicit import plan_vjp, potentials_vjp, sharp_cost
 
@@ -510,6 +519,73 @@ def test_gradcheck(data: dict[str, np.ndarray], metric: str) -> None:
     assert torch.autograd.gradcheck(value, (x, y, a, b, reg), eps=1e-5, atol=1e-7)
     C = torch.tensor(COSTS[metric](data["x"], data["y"]), requires_grad=True)
     assert torch.autograd.gradcheck(stored, (C, a, reg), eps=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", ["sinkhorn", "kernel_sinkhorn", "newton", "sns", "cloud_newton", "solve_exact"])
+def test_every_solver_carries_the_gradient_of_its_value(data: dict[str, np.ndarray], solver: str) -> None:
+    torch = pytest.importorskip("torch")
+    import xpsolve.solvers.ot as ot
+
+    x, y, a = (torch.tensor(data[name], requires_grad=True) for name in ("x", "y", "a"))
+    cost = PointCloud(x, y) if solver in ("cloud_newton", "solve_exact") else ((x[:, None] - y) ** 2).sum(dim=2)
+    options = {} if solver == "solve_exact" else {"reg": 0.05, "tol": 1e-11}
+    result = getattr(ot, solver)(cost, a, torch.tensor(data["b"]), **options)
+    assert not result.f.requires_grad
+    result.value.backward()
+    host = getattr(ot, solver if solver in ("cloud_newton", "solve_exact") else "sinkhorn")(
+        PointCloud(data["x"], data["y"]), data["a"], data["b"], **options
+    )
+    assert isinstance(host.value, float)
+    assert result.value.item() == pytest.approx(host.value, rel=1e-9)
+    for name, tensor in (("x", x), ("y", y), ("a", a)):
+        np.testing.assert_allclose(tensor.grad.numpy(), gradients(host, name)[name], atol=1e-7)
+
+
+def test_gradcheck_of_unbalanced_transport(data: dict[str, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
+    numbers = (np.asarray(0.2), np.asarray(1.0), np.asarray(3.0))
+    tensors = [torch.tensor(z, requires_grad=True) for z in (*data.values(), *numbers)]
+
+    def value(x: Any, y: Any, a: Any, b: Any, reg: Any, reg_a: Any, reg_b: Any) -> Any:
+        cloud = PointCloud(x, y)
+        return unbalanced(cloud, a, 2.0 * b, reg=reg, reg_a=reg_a, reg_b=reg_b, tol=1e-13, maxiter=10**5).value
+
+    assert torch.autograd.gradcheck(value, tensors, eps=1e-5, atol=1e-7)
+    C = torch.tensor(COSTS["sqeuclidean"](data["x"], data["y"]), requires_grad=True)
+    assert abs(unbalanced(C, reg=0.1, reg_a=1.0, reg_b=1.0).gap) < 1e-6
+
+
+@pytest.mark.parametrize("metric", COSTS)
+def test_gradcheck_of_the_divergence(data: dict[str, np.ndarray], metric: str) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = [torch.tensor(z, requires_grad=True) for z in (*data.values(), np.asarray(0.2))]
+
+    def value(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Any:
+        a, b = torch.softmax(a, 0), torch.softmax(b, 0)
+        return sinkhorn_divergence(x, y, a, b, reg=reg, cost=metric, tol=1e-13).value
+
+    def stored(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Any:
+        a, b = torch.softmax(a, 0), torch.softmax(b, 0)
+        C = [((s[:, None] - t) ** 2).sum(dim=2) for s, t in ((x, y), (x, x), (y, y))]
+        return sinkhorn_divergence_from_costs(*C, a, b, reg=reg, tol=1e-13).value
+
+    assert torch.autograd.gradcheck(value, tensors, eps=1e-5, atol=1e-7)
+    if metric == "sqeuclidean":
+        assert torch.autograd.gradcheck(stored, tensors, eps=1e-5, atol=1e-7)
+
+
+def test_gradients_of_one_tensor_used_twice_and_of_sensitivities_add_up(data: dict[str, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
+    x, a = torch.tensor(data["x"], requires_grad=True), torch.tensor(data["a"], requires_grad=True)
+    result = self_transport(PointCloud(x, x), a, reg=0.1, tol=1e-13)
+    result.value.backward()
+    host = self_transport(PointCloud(data["x"], data["x"]), data["a"], reg=0.1, tol=1e-13)
+    np.testing.assert_allclose(a.grad.numpy(), 2.0 * host.f, atol=1e-9)
+    np.testing.assert_allclose(x.grad.numpy(), 2.0 * gradients(host, "x")["x"], atol=1e-9)
+    assert not plan_vjp(result, torch.outer(a, a), "a")["a"].requires_grad
+    line = torch.tensor([0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    transport_1d(line, line.detach() + 3.0).value.backward()
+    assert line.grad.tolist() == [-3.0, -3.0]
 
 
 def test_autograd_is_once_and_only_where_asked(data: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from ...backends.scatter import segment_sum
 from ...backends.transfer import from_host, host_float, to_host
 from ...backends.validation import check_array, check_choice, check_scalar
 from ..result import Status
-from .geometry import Dense, PointCloud
+from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
 from .plan_tiles import cost_matrix
 from .problem import finite, prepare
@@ -44,7 +44,8 @@ def solve_exact(
     Returns
     -------
     ExactResult
-        The plan as a sparse operator, dual potentials, value.
+        The plan as a sparse operator, dual potentials, value. Where a torch input requires grad, ``value`` is a tensor that
+        carries it; so for `transport_1d` (by points for ``p`` one and two).
 
     Raises
     ------
@@ -64,7 +65,13 @@ def solve_exact(
     >>> result.value, (result.plan @ np.eye(2)).tolist()
     (2.75, [[0.25, 0.0], [0.25, 0.5]])
     """
+    from .autograd import detached, with_gradient  # which stands on this module
+
     check_choice(method, "method", _METHODS)
+    return with_gradient(_solved(*detached(cost, a, b), method), cost, a, b)
+
+
+def _solved(cost: Geometry, a: Array | None, b: Array | None, method: str) -> ExactResult:
     problem = prepare(cost, a, b, reg=1.0, tol=None)
     geometry, xp = problem.geometry, problem.xp
     line = isinstance(geometry, PointCloud) and geometry.x.shape[1] == 1 and not callable(geometry.metric)
@@ -125,8 +132,11 @@ def transport_1d(x: Array, y: Array, a: Array | None = None, b: Array | None = N
     check_array(y, "y", xp, ndim=1, dtype=x.dtype)
     metric: Any = {2.0: "sqeuclidean", 1.0: "euclidean"}.get(p, lambda s, t: xp.abs(s - t.T) ** p)
     cloud = PointCloud(x[:, None], y[:, None], metric)
-    problem = prepare(cloud, a, b, reg=1.0, tol=None)
-    return _on_line(cloud, problem.a, problem.b, p, 1.0, xp)
+    from .autograd import detached, with_gradient  # which stands on this module
+
+    bare, *weights = detached(cloud, a, b)
+    problem = prepare(bare, *weights, reg=1.0, tol=None)
+    return with_gradient(_on_line(bare, problem.a, problem.b, p, 1.0, xp), cloud, a, b)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace
 from ...backends.validation import check_array
+from .autograd import bare
 from .exact import ExactResult
 from .gradients import centred_potentials, check_names
 from .optimality import Optimality, Sensitivity
@@ -152,7 +153,7 @@ def potentials_vjp(
     check_array(v, "v", xp, shape=(m,), dtype=result.f.dtype)
     system = Optimality(result)
     wide, reg = system.result, result.reg
-    u, v = (xp.astype(w, wide.f.dtype, copy=False) for w in (u, v))
+    u, v = (xp.astype(bare(w), wide.f.dtype, copy=False) for w in (u, v))
     u, v = xp.where(wide.a > 0, u, 0.0), xp.where(wide.b > 0, v, 0.0)
     # The gauge moves with the weights and the potentials: its share makes sum u = sum v.
     k = 0.5 * (xp.sum(u) - xp.sum(v)) / xp.sum(wide.a)

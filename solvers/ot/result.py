@@ -26,7 +26,8 @@ class TransportResult(Result):
     f, g : array (n,), (m,)
         Dual potentials in the KL gauge: the plan is ``a_i b_j exp((f_i + g_j - C_ij) / reg)``; infinite where a weight is 0.
     value : float
-        Dual value ``<a, f> + <b, g>``, in the units of the cost.
+        Dual value ``<a, f> + <b, g>``, in the units of the cost. Where a torch input (cost, points, weights or ``reg``)
+        required grad, a 0-d tensor that carries it, once; the other fields carry none, see `plan_vjp`.
     a, b : array (n,), (m,)
         The weights.
     reg : float

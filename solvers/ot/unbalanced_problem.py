@@ -161,7 +161,7 @@ class UnbalancedResult(TransportResult):
     @property
     def gap(self) -> float:
         """Primal less dual value: not negative up to rounding, when no marginal is held exactly."""
-        return self.primal - float(self.value)
+        return self.primal - host_float(self.value)
 
     @property
     def duality_gap(self) -> float:
