@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, sinkhorn
+from xpsolve.solvers.ot import PointCloud, sinkhorn, sinkhorn_batch, sns
 from xpsolve.solvers.result import Status
 
 
@@ -177,3 +177,19 @@ def test_an_interrupt_and_the_limits_hold_on_the_way_to_a_start(way: dict[str, A
         result = sinkhorn(PointCloud(x, y, cost), reg=1e-3, time_limit=1e-6, **way)
     assert result.status is Status.TIME_LIMIT
     np.testing.assert_allclose(result.residual, sum(result.marginal_errors), rtol=1e-8)
+
+
+def test_advice_is_about_transport() -> None:
+    rng = np.random.default_rng(0)
+    C, A = rng.random((30, 30)), rng.dirichlet(np.ones(30), 2).T
+    for call, word in (
+        (lambda: sinkhorn(C, reg=1e-3, maxiter=3), "raise maxiter"),
+        (lambda: sns(C, reg=1e-6, tol=1e-9), "try another method"),
+        (lambda: sinkhorn_batch(C, A, A[:, ::-1], reg=1e-2, maxiter=1), "raise maxiter"),
+    ):
+        with pytest.warns(ConvergenceWarning, match=word) as record:
+            result = call()
+        for text in (str(record[0].message), repr(result)):
+            assert word in text
+            assert "precondition" not in text
+            assert "restart" not in text

@@ -16,7 +16,7 @@ from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.special import softmax
 from ...backends.transfer import host_float
 from ..iterate import LoopOptions, warn_unless_converged
-from ..result import Result, Status
+from ..result import Status
 from .autograd import attached, bare
 from .geometry import Dense, PointCloud
 from .gradients import information
@@ -24,6 +24,7 @@ from .problem import finite, prepare
 from .result import TransportResult
 from .self_transport import check_symmetric, solve_self
 from .sinkhorn import sinkhorn
+from .words import TransportOutcome
 
 Solver = Callable[..., TransportResult]
 
@@ -201,7 +202,7 @@ def _divergence(
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class DivergenceResult(Result):
+class DivergenceResult(TransportOutcome):
     """A Sinkhorn divergence, the three problems behind it, and its gradients.
 
     Attributes

@@ -10,15 +10,15 @@ from ...backends.namespace import Array, array_namespace, finfo_eps, wide_dtype
 from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar
-from ..result import Result
 from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
 from .plan_tiles import plan_tiles
 from .problem import finite, log_weights
+from .words import TransportOutcome
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class TransportResult(Result):
+class TransportResult(TransportOutcome):
     """Potentials of an entropic transport problem and what follows from them.
 
     Attributes
