@@ -634,6 +634,8 @@ def test_bad_input_names_the_argument(data: dict[str, np.ndarray]) -> None:
         (lambda: gradients(stored, "x"), "the cost is a matrix"),
         (lambda: gradients(user, "x"), "derivative of the cost"),
         (lambda: plan_vjp(result, np.ones((8, 6))), "W has shape"),
+        (lambda: plan_vjp(result, None), "W is None"),
+        (lambda: plan_vjp(result, lambda tile: None), "W is None"),
         (lambda: plan_vjp(result, np.full((6, 8), np.nan)), "W contains NaN"),
         (lambda: plan_vjp(result, (np.ones(6),)), "W holds 1"),
         (lambda: plan_vjp(result, (np.ones(6), np.ones(6))), r"W\[1\] has shape"),

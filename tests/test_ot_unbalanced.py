@@ -366,3 +366,13 @@ def test_one_marginal_is_held_whatever_the_mass_of_the_other(method: str, side: 
     scaled = free * m / free.sum()
     near = solve(C, *((a, scaled) if side == "a" else (scaled, b)), reg=reg, tol=1e-9)
     np.testing.assert_allclose(result.dense_plan(), near.dense_plan(), atol=0.02 * m)
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "newton"])
+def test_where_every_pair_is_forbidden_nothing_moves(xp: Any, make: Any, method: str) -> None:
+    C, a, b = make(np.full((3, 4), INF)), make(np.full(3, 1.0)), make(np.full(4, 0.5))
+    result = unbalanced(C, a, b, reg=0.1, reg_a=2.0, reg_b=5.0, method=method)
+    assert result.converged
+    assert (result.mass, result.transport_cost) == (0.0, 0.0)
+    # All of a and b is lost at its price, and KL(0 | a b^T) is the product of the masses.
+    assert result.value == pytest.approx(3.0 * 2.0 + 2.0 * 5.0 + 0.1 * 6.0, rel=1e-6)

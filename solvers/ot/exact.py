@@ -223,8 +223,9 @@ class ExactResult(TransportResult):
             if isinstance(geometry, Dense):
                 raise InputError("target must be given when the cost is a matrix")
             target = geometry.points if isinstance(geometry, Grid) else geometry.y
-        check_array(target, "target", xp, ndim=2, dtype=self.f.dtype)
-        return (self.plan @ target) / xp.where(self.a > 0, self.a, 1.0)[:, None]
+        self.check_target(target)
+        mass = xp.where(self.a > 0, self.a, 1.0)
+        return (self.plan @ target) / (mass if target.ndim == 1 else mass[:, None])
 
 
 def _result(

@@ -78,7 +78,7 @@ class Optimality:
     def averages(self, W: Sensitivity) -> tuple[Array, Array, Callable[[Tile], Array]]:
         """The means of ``W`` over the conditional plans, (n,) and (m,), and its rows as a function of a tile."""
         xp, (n, m), asked = self.xp, self.geometry.shape, self.asked.f.dtype
-        W = bare(W)
+        W = _given(W)
         if isinstance(W, tuple | list):
             u, v = self._factors(W)
             rows = xp.sum(u * self.kernel.row_average(self.G, v), axis=1)
@@ -87,7 +87,7 @@ class Optimality:
         if callable(W):
 
             def weight(tile: Tile) -> Array:
-                block = bare(W(tile))
+                block = _given(W(tile))
                 array_namespace(result=self.F, W=block)
                 check_array(block, "W", xp, shape=(tile.stop - tile.start, m))
                 return xp.astype(block, self.F.dtype, copy=False)
@@ -190,3 +190,11 @@ class Optimality:
             # The plan depends on C / reg alone: more regularisation is less of the cost.
             found["reg"] = explicit - pair_gradients(result, change, {"scale"})["scale"] / result.reg
         return {name: xp.asarray(found[name], dtype=self.asked.f.dtype) for name in names}
+
+
+def _given(W: Any) -> Any:
+    if W is None:
+        raise InputError(
+            "W is None, expected an array, a pair of arrays, or a function of a tile that returns its rows"
+        )
+    return bare(W)

@@ -89,14 +89,14 @@ class TransportResult(TransportOutcome):
         ----------
         points : array (p, d), optional
             Other source points (for a `PointCloud`), carried along by the same potential; default the source itself.
-        target : array (m, e), optional
+        target : array (m,) or (m, e), optional
             What to average, default the target points (of a grid, its cells' positions); required for a cost matrix.
         """
         xp, geometry, (_, G) = self.geometry.xp, self.geometry, self.scaled()
+        self.check_target(target)
         if isinstance(geometry, Dense):
             if points is not None or target is None:
                 raise InputError("target must be given, and points left out, when the cost is a matrix")
-            check_array(target, "target", xp, ndim=2, dtype=self.f.dtype)
             return geometry.kernel(self.reg).row_average(G, target)
         if isinstance(geometry, Grid):
             if points is not None:
@@ -108,6 +108,16 @@ class TransportResult(TransportOutcome):
         array_namespace(points=points, x=geometry.x)
         check_array(points, "points", xp, shape=(None, geometry.x.shape[1]), dtype=self.f.dtype)
         return geometry.pairs(points, self.reg).softmax_sum(values, G)[0]
+
+    def check_target(self, target: Array | None) -> None:
+        """Refuse what is not one number, or one row of them, for each target point."""
+        if target is None:
+            return
+        xp, m = self.geometry.xp, self.geometry.shape[1]
+        array_namespace(cost=self.geometry.like, target=target)
+        check_array(target, "target", xp, ndim=(1, 2), dtype=self.f.dtype)
+        if target.shape[0] != m:
+            raise InputError(f"target has shape {tuple(target.shape)}, expected {m} rows, one for each target point")
 
     def marginals(self) -> tuple[Array, Array]:
         """Sums of the rows (n,) and of the columns (m,) of the plan: two passes."""

@@ -94,7 +94,8 @@ class UnbalancedProblem:
         # A marginal that is held exactly has its mass already: the other potential alone decides.
         left = logsumexp(self.log_a if r1 == math.inf else self.log_a - f / r1, axis=0, xp=self.xp)
         right = logsumexp(self.log_b if r2 == math.inf else self.log_b - g / r2, axis=0, xp=self.xp)
-        return 1.0 / (1.0 / r1 + 1.0 / r2) * (left - right)
+        # Where every pair is forbidden nobody has any mass, and nothing is best.
+        return 1.0 / (1.0 / r1 + 1.0 / r2) * (finite(left, self.xp) - finite(right, self.xp))
 
     def result(self, f: Array, g: Array, **fields: Any) -> UnbalancedResult:
         """The result, with the values of both sides."""
