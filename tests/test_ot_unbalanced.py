@@ -376,3 +376,18 @@ def test_where_every_pair_is_forbidden_nothing_moves(xp: Any, make: Any, method:
     assert (result.mass, result.transport_cost) == (0.0, 0.0)
     # All of a and b is lost at its price, and KL(0 | a b^T) is the product of the masses.
     assert result.value == pytest.approx(3.0 * 2.0 + 2.0 * 5.0 + 0.1 * 6.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("prices", [(0.35, 0.002, 12.0), (0.44, 0.003, 24.0), (0.06, 0.09, 0.75), (0.16, 0.18, 11.0)])
+def test_single_precision_steps_are_judged_by_its_own_rounding(prices: tuple[float, float, float]) -> None:
+    """A dual value of float32 cannot rise by 1e-14 of itself: near the optimum no step would be accepted."""
+    reg, reg_a, reg_b = prices
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        C, a, b = rng.random((5, 4)), rng.random(5), rng.random(4) * 3.0
+        host = unbalanced(C, a, b, reg=reg, reg_a=reg_a, reg_b=reg_b, tol=1e-9)
+        single = (z.astype(np.float32) for z in (C, a, b))
+        result = unbalanced(*single, reg=reg, reg_a=reg_a, reg_b=reg_b, method="newton", tol=1e-5)
+        assert result.converged
+        assert result.n_iter < 30
+        assert result.value == pytest.approx(host.value, rel=1e-5)
