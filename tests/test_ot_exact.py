@@ -54,6 +54,15 @@ def test_the_program_does_not_depend_on_units(scale: float, mass: float) -> None
         assert result.residual < 1e-12 * mass
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1.0, 1e20])
+def test_potentials_of_an_assignment_do_not_depend_on_units(scale: float) -> None:
+    for seed in range(10):
+        C = scale * np.random.default_rng(seed).random((12, 12))
+        result = solve_exact(C, method="assignment")
+        assert (result.f[:, None] + result.g - C).max() < 1e-12 * scale
+        assert result.dual_value == pytest.approx(result.value, rel=1e-12)
+
+
 def test_the_program_sees_the_least_of_weights() -> None:
     rng = np.random.default_rng(4)
     C, a, b = rng.random((8, 9)), 10.0 ** rng.uniform(-12, 0, 8), 10.0 ** rng.uniform(-12, 0, 9)

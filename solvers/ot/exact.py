@@ -285,10 +285,11 @@ def _assignment(C: Any, mass: float) -> tuple[Any, Any, Any, Any, Any]:
     matched = C[rows, columns]
     # f_i - f_k <= C[i, s(k)] - C[k, s(k)]: Bellman and Ford's relaxation, which ends within n rounds.
     slack = C[:, columns] - matched[None, :]
+    least = 1e-14 * np.abs(C[np.isfinite(C)]).max()
     f = np.zeros(n)
     for _ in range(n):
         new = np.minimum(f, (slack + f[None, :]).min(axis=1))
-        done = bool(np.all(new >= f - 1e-14 * (np.abs(matched).max() + 1.0)))
+        done = bool(np.all(new >= f - least))
         f = new
         if done:
             break
