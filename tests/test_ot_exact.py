@@ -38,6 +38,40 @@ def test_line_and_program_agree_and_the_potentials_prove_it(n: int, m: int, p: f
         assert result.dual_value == pytest.approx(result.value, rel=1e-7, abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e8, 1e16])
+@pytest.mark.parametrize("mass", [1e-3, 1.0, 1e6])
+def test_the_program_does_not_depend_on_units(scale: float, mass: float) -> None:
+    rng = np.random.default_rng(3)
+    C, a, b = rng.random((7, 6)), rng.dirichlet(np.full(7, 0.3)), rng.dirichlet(np.full(6, 0.3))
+    # Far from zero, too: what is common to all costs carries no information.
+    for offset in (0.0, 1e3, -1e3):
+        plain = solve_exact(C, a, b, method="lp")
+        result = solve_exact(scale * (C + offset), mass * a, mass * b, method="lp")
+        unit = scale * mass
+        assert result.value / unit == pytest.approx(plain.value + offset, rel=1e-12, abs=1e-12)
+        assert result.dual_value / unit == pytest.approx(result.value / unit, rel=1e-12, abs=1e-10)
+        assert (result.f[:, None] + result.g - scale * (C + offset)).max() < 1e-11 * scale
+        assert result.residual < 1e-12 * mass
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1.0, 1e20])
+def test_potentials_of_an_assignment_do_not_depend_on_units(scale: float) -> None:
+    for seed in range(10):
+        C = scale * np.random.default_rng(seed).random((12, 12))
+        result = solve_exact(C, method="assignment")
+        assert (result.f[:, None] + result.g - C).max() < 1e-12 * scale
+        assert result.dual_value == pytest.approx(result.value, rel=1e-12)
+
+
+def test_the_program_sees_the_least_of_weights() -> None:
+    rng = np.random.default_rng(4)
+    C, a, b = rng.random((8, 9)), 10.0 ** rng.uniform(-12, 0, 8), 10.0 ** rng.uniform(-12, 0, 9)
+    result = solve_exact(C, a / a.sum(), b / b.sum(), method="lp")
+    rows, columns = result.marginals()
+    np.testing.assert_allclose(rows, a / a.sum(), atol=1e-15)
+    np.testing.assert_allclose(columns, b / b.sum(), atol=1e-15)
+
+
 def test_every_library(xp: Any, make: Any) -> None:
     rng = np.random.default_rng(0)
     x, y, a = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), rng.dirichlet(np.ones(9))

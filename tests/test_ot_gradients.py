@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, TransportResult, sinkhorn
+from xpsolve.solvers.ot import (
+    PointCloud,
+    TransportResult,
+    self_transport,
+    sinkhorn,
+    sinkhorn_divergence,
+    sinkhorn_divergence_from_costs,
+    transport_1d,
+    unbalanced,
+)
 from xpsolve.solvers.ot.gradients import gradients
 from xpsolve.solvers.ot.implicit import plan_vjp, potentials_vjp, sharp_cost
 
@@ -248,6 +257,49 @@ def test_against_unrolled_iterations() -> None:
         np.testing.assert_allclose(found[name] - found[name].mean(), expected - expected.mean(), atol=1e-7)
 
 
+# -- free marginals ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", COSTS)
+@pytest.mark.parametrize(("reg_a", "reg_b"), [(1.0, 2.0), (math.inf, 0.5), (0.3, math.inf)])
+def test_gradients_of_unbalanced_transport(data: dict[str, Any], metric: str, reg_a: float, reg_b: float) -> None:
+    at = {**data, "a": 3.0 * data["a"], "reg": np.asarray(REG), "reg_a": np.asarray(reg_a), "reg_b": np.asarray(reg_b)}
+
+    def run(**change: Any) -> Any:
+        now = at | change
+        regs = {name: float(now[name]) for name in ("reg", "reg_a", "reg_b")}
+        return unbalanced(PointCloud(now["x"], now["y"], metric), now["a"], now["b"], **regs, tol=1e-13, maxiter=10**5)
+
+    found = gradients(run())
+    assert set(found) == {name for name in at if np.isfinite(at[name]).all()}
+    for name, gradient in found.items():
+        expected = differences(lambda z, name=name: run(**{name: z}).value, at[name])
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_free_marginals_have_no_balanced_quantities(xp: Any, make: Any, data: dict[str, Any]) -> None:
+    C = COSTS["sqeuclidean"](data["x"], data["y"])
+    host = unbalanced(C, data["a"], 2.0 * data["b"], reg=REG, reg_a=1.0, reg_b=0.5, tol=1e-10)
+    result = unbalanced(make(C), make(data["a"]), make(2.0 * data["b"]), reg=REG, reg_a=1.0, reg_b=0.5, tol=1e-10)
+    names = ("a", "b", "cost", "reg", "reg_a", "reg_b")
+    found, expected = gradients(result, names), gradients(host, names)
+    np.testing.assert_allclose(expected["cost"], host.dense_plan(), rtol=1e-12)
+    for name in names:
+        np.testing.assert_allclose(to_host(found[name]), expected[name], atol=1e-8)
+    assert host.duality_gap == max(host.gap, 0.0) < 1e-8
+    for call in (
+        lambda: plan_vjp(host, C),
+        lambda: sharp_cost(host),
+        lambda: potentials_vjp(host, data["a"], data["b"]),
+    ):
+        with pytest.raises(InputError, match="result must be of balanced transport"):
+            call()
+    with pytest.raises(InputError, match="entropy gauge"):
+        _ = host.entropy_value
+    with pytest.raises(InputError, match="no marginal is relaxed by a finite reg_a"):
+        gradients(matrix(C, data), "reg_a")
+
+
 # -- libraries and precision -------------------------------------------------------------------------------------------
 
 
@@ -469,6 +521,73 @@ def test_gradcheck(data: dict[str, np.ndarray], metric: str) -> None:
     assert torch.autograd.gradcheck(stored, (C, a, reg), eps=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("solver", ["sinkhorn", "kernel_sinkhorn", "newton", "sns", "cloud_newton", "solve_exact"])
+def test_every_solver_carries_the_gradient_of_its_value(data: dict[str, np.ndarray], solver: str) -> None:
+    torch = pytest.importorskip("torch")
+    import xpsolve.solvers.ot as ot
+
+    x, y, a = (torch.tensor(data[name], requires_grad=True) for name in ("x", "y", "a"))
+    cost = PointCloud(x, y) if solver in ("cloud_newton", "solve_exact") else ((x[:, None] - y) ** 2).sum(dim=2)
+    options = {} if solver == "solve_exact" else {"reg": 0.05, "tol": 1e-11}
+    result = getattr(ot, solver)(cost, a, torch.tensor(data["b"]), **options)
+    assert not result.f.requires_grad
+    result.value.backward()
+    host = getattr(ot, solver if solver in ("cloud_newton", "solve_exact") else "sinkhorn")(
+        PointCloud(data["x"], data["y"]), data["a"], data["b"], **options
+    )
+    assert isinstance(host.value, float)
+    assert result.value.item() == pytest.approx(host.value, rel=1e-9)
+    for name, tensor in (("x", x), ("y", y), ("a", a)):
+        np.testing.assert_allclose(tensor.grad.numpy(), gradients(host, name)[name], atol=1e-7)
+
+
+def test_gradcheck_of_unbalanced_transport(data: dict[str, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
+    numbers = (np.asarray(0.2), np.asarray(1.0), np.asarray(3.0))
+    tensors = [torch.tensor(z, requires_grad=True) for z in (*data.values(), *numbers)]
+
+    def value(x: Any, y: Any, a: Any, b: Any, reg: Any, reg_a: Any, reg_b: Any) -> Any:
+        cloud = PointCloud(x, y)
+        return unbalanced(cloud, a, 2.0 * b, reg=reg, reg_a=reg_a, reg_b=reg_b, tol=1e-13, maxiter=10**5).value
+
+    assert torch.autograd.gradcheck(value, tensors, eps=1e-5, atol=1e-7)
+    C = torch.tensor(COSTS["sqeuclidean"](data["x"], data["y"]), requires_grad=True)
+    assert abs(unbalanced(C, reg=0.1, reg_a=1.0, reg_b=1.0).gap) < 1e-6
+
+
+@pytest.mark.parametrize("metric", COSTS)
+def test_gradcheck_of_the_divergence(data: dict[str, np.ndarray], metric: str) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = [torch.tensor(z, requires_grad=True) for z in (*data.values(), np.asarray(0.2))]
+
+    def value(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Any:
+        a, b = torch.softmax(a, 0), torch.softmax(b, 0)
+        return sinkhorn_divergence(x, y, a, b, reg=reg, cost=metric, tol=1e-13).value
+
+    def stored(x: Any, y: Any, a: Any, b: Any, reg: Any) -> Any:
+        a, b = torch.softmax(a, 0), torch.softmax(b, 0)
+        C = [((s[:, None] - t) ** 2).sum(dim=2) for s, t in ((x, y), (x, x), (y, y))]
+        return sinkhorn_divergence_from_costs(*C, a, b, reg=reg, tol=1e-13).value
+
+    assert torch.autograd.gradcheck(value, tensors, eps=1e-5, atol=1e-7)
+    if metric == "sqeuclidean":
+        assert torch.autograd.gradcheck(stored, tensors, eps=1e-5, atol=1e-7)
+
+
+def test_gradients_of_one_tensor_used_twice_and_of_sensitivities_add_up(data: dict[str, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
+    x, a = torch.tensor(data["x"], requires_grad=True), torch.tensor(data["a"], requires_grad=True)
+    result = self_transport(PointCloud(x, x), a, reg=0.1, tol=1e-13)
+    result.value.backward()
+    host = self_transport(PointCloud(data["x"], data["x"]), data["a"], reg=0.1, tol=1e-13)
+    np.testing.assert_allclose(a.grad.numpy(), 2.0 * host.f, atol=1e-9)
+    np.testing.assert_allclose(x.grad.numpy(), 2.0 * gradients(host, "x")["x"], atol=1e-9)
+    assert not plan_vjp(result, torch.outer(a, a), "a")["a"].requires_grad
+    line = torch.tensor([0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    transport_1d(line, line.detach() + 3.0).value.backward()
+    assert line.grad.tolist() == [-3.0, -3.0]
+
+
 def test_autograd_is_once_and_only_where_asked(data: dict[str, np.ndarray]) -> None:
     torch = pytest.importorskip("torch")
     from xpsolve.solvers.ot.autograd import detached, ot_value, with_gradient
@@ -515,6 +634,8 @@ def test_bad_input_names_the_argument(data: dict[str, np.ndarray]) -> None:
         (lambda: gradients(stored, "x"), "the cost is a matrix"),
         (lambda: gradients(user, "x"), "derivative of the cost"),
         (lambda: plan_vjp(result, np.ones((8, 6))), "W has shape"),
+        (lambda: plan_vjp(result, None), "W is None"),
+        (lambda: plan_vjp(result, lambda tile: None), "W is None"),
         (lambda: plan_vjp(result, np.full((6, 8), np.nan)), "W contains NaN"),
         (lambda: plan_vjp(result, (np.ones(6),)), "W holds 1"),
         (lambda: plan_vjp(result, (np.ones(6), np.ones(6))), r"W\[1\] has shape"),

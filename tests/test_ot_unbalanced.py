@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xpsolve.backends.errors import ConvergenceWarning, InputError
 from xpsolve.backends.transfer import count_transfers, to_host
-from xpsolve.solvers.ot import Grid, PointCloud, sinkhorn, unbalanced_plan
+from xpsolve.solvers.ot import Grid, PointCloud, sinkhorn, solve, unbalanced_plan
 from xpsolve.solvers.ot.jacobi_cg import jacobi_cg
 from xpsolve.solvers.ot.unbalanced import unbalanced
 
@@ -346,3 +346,48 @@ def test_failure_is_said_and_bad_input_named(case: tuple[np.ndarray, ...]) -> No
             unbalanced(C, a, b, **(good | options))
     with pytest.raises(InputError, match="b has negative"):
         unbalanced(C, a, -b, **good)
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "newton"])
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize(("reg", "tilt"), [(0.3, 10.0), (0.05, 0.1), (0.01, 0.1)])
+def test_one_marginal_is_held_whatever_the_mass_of_the_other(method: str, side: str, reg: float, tilt: float) -> None:
+    """The potentials have to move by ``relaxation * log(ratio of the masses)``, which no small steps reach."""
+    rng = np.random.default_rng(348)
+    C, a, b = rng.random((5, 4)), rng.random(5) * tilt, rng.random(4) / tilt
+    price = 500.0
+    prices = {"reg_a": math.inf, "reg_b": price} if side == "a" else {"reg_a": price, "reg_b": math.inf}
+    result = unbalanced(C, a, b, reg=reg, **prices, tol=1e-9, method=method, maxiter=2000)
+    assert result.converged
+    held, free = (a, b) if side == "a" else (b, a)
+    assert abs(result.mass - held.sum()) <= result.tolerance
+    # So weak a relaxation is nearly balanced transport to the other weights, scaled to the mass that is held.
+    m = held.sum()
+    scaled = free * m / free.sum()
+    near = solve(C, *((a, scaled) if side == "a" else (scaled, b)), reg=reg, tol=1e-9)
+    np.testing.assert_allclose(result.dense_plan(), near.dense_plan(), atol=0.02 * m)
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "newton"])
+def test_where_every_pair_is_forbidden_nothing_moves(xp: Any, make: Any, method: str) -> None:
+    C, a, b = make(np.full((3, 4), INF)), make(np.full(3, 1.0)), make(np.full(4, 0.5))
+    result = unbalanced(C, a, b, reg=0.1, reg_a=2.0, reg_b=5.0, method=method)
+    assert result.converged
+    assert (result.mass, result.transport_cost) == (0.0, 0.0)
+    # All of a and b is lost at its price, and KL(0 | a b^T) is the product of the masses.
+    assert result.value == pytest.approx(3.0 * 2.0 + 2.0 * 5.0 + 0.1 * 6.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("prices", [(0.35, 0.002, 12.0), (0.44, 0.003, 24.0), (0.06, 0.09, 0.75), (0.16, 0.18, 11.0)])
+def test_single_precision_steps_are_judged_by_its_own_rounding(prices: tuple[float, float, float]) -> None:
+    """A dual value of float32 cannot rise by 1e-14 of itself: near the optimum no step would be accepted."""
+    reg, reg_a, reg_b = prices
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        C, a, b = rng.random((5, 4)), rng.random(5), rng.random(4) * 3.0
+        host = unbalanced(C, a, b, reg=reg, reg_a=reg_a, reg_b=reg_b, tol=1e-9)
+        single = (z.astype(np.float32) for z in (C, a, b))
+        result = unbalanced(*single, reg=reg, reg_a=reg_a, reg_b=reg_b, method="newton", tol=1e-5)
+        assert result.converged
+        assert result.n_iter < 30
+        assert result.value == pytest.approx(host.value, rel=1e-5)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xpsolve.backends.errors import ConvergenceWarning, InputError
+from xpsolve.backends.errors import BackendError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.ot import PointCloud, sinkhorn
+from xpsolve.solvers.ot import Grid, PointCloud, sinkhorn, sinkhorn_batch, sns, solve_exact
 from xpsolve.solvers.result import Status
 
 
@@ -177,3 +177,37 @@ def test_an_interrupt_and_the_limits_hold_on_the_way_to_a_start(way: dict[str, A
         result = sinkhorn(PointCloud(x, y, cost), reg=1e-3, time_limit=1e-6, **way)
     assert result.status is Status.TIME_LIMIT
     np.testing.assert_allclose(result.residual, sum(result.marginal_errors), rtol=1e-8)
+
+
+def test_advice_is_about_transport() -> None:
+    rng = np.random.default_rng(0)
+    C, A = rng.random((30, 30)), rng.dirichlet(np.ones(30), 2).T
+    for call, word in (
+        (lambda: sinkhorn(C, reg=1e-3, maxiter=3), "raise maxiter"),
+        (lambda: sns(C, reg=1e-6, tol=1e-9), "try another method"),
+        (lambda: sinkhorn_batch(C, A, A[:, ::-1], reg=1e-2, maxiter=1), "raise maxiter"),
+    ):
+        with pytest.warns(ConvergenceWarning, match=word) as record:
+            result = call()
+        for text in (str(record[0].message), repr(result)):
+            assert word in text
+            assert "precondition" not in text
+            assert "restart" not in text
+
+
+def test_targets_of_every_result_are_checked_alike(xp: Any, make: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, y, values = rng.random((6, 2)), rng.random((6, 2)), rng.random((6, 3))
+    cloud = PointCloud(make(x), make(y))
+    C = make(((x[:, None] - y) ** 2).sum(axis=2))
+    grid = Grid((2, 3), like=make(x))
+    results = [sinkhorn(cost, reg=0.1, tol=1e-3) for cost in (cloud, C, grid)] + [solve_exact(cloud), solve_exact(C)]
+    for result in results:
+        plan = to_host(result.dense_plan())
+        expected = plan @ values / plan.sum(axis=1)[:, None]
+        np.testing.assert_allclose(to_host(result.transport(target=make(values))), expected, atol=1e-6)
+        np.testing.assert_allclose(to_host(result.transport(target=make(values[:, 0]))), expected[:, 0], atol=1e-6)
+        with pytest.raises(InputError, match=r"target has shape .* expected 6 rows"):
+            result.transport(target=make(values[:5]))
+        with pytest.raises(BackendError, match=r"target is a .*list"):
+            result.transport(target=[[1.0, 2.0]] * 6)

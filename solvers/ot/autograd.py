@@ -1,4 +1,4 @@
-"""The value of balanced entropic transport as a torch scalar whose gradient is the envelope's: nothing is unrolled.
+"""The value of transport as a torch scalar whose gradient is the envelope's: nothing is unrolled.
 
 The solver runs on detached tensors, so memory does not grow with its iterations; the backward pass is `gradients`.
 """
@@ -9,7 +9,7 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ...backends.errors import BackendError
 from ...backends.namespace import Array, is_torch
@@ -17,6 +17,8 @@ from ...backends.transfer import host_float
 from .geometry import Dense, Geometry, PointCloud
 from .gradients import gradients
 from .result import TransportResult
+
+R = TypeVar("R", bound=TransportResult)
 
 
 def ot_value(
@@ -77,13 +79,13 @@ def ot_value(
         )
     from .solve import solve  # which stands on this module
 
-    result = (solver or solve)(*detached(geometry, a, b), reg=_number(reg), **options)
+    result = (solver or solve)(*detached(geometry, a, b), reg=number(reg), **options)
     value = with_gradient(result, geometry, a, b, reg).value
     # Without anything that requires grad it is still a tensor.
     return value if hasattr(value, "backward") else geometry.xp.asarray(value, dtype=geometry.like.dtype)
 
 
-def detached(cost: Array | Geometry, a: Array | None, b: Array | None) -> tuple[Geometry, Array | None, Array | None]:
+def detached(cost: Array | Geometry, a: Array | None, b: Array | None) -> tuple[Any, Array | None, Array | None]:
     """The same problem on tensors without gradients; what is not a tensor, or needs none, is returned as it is."""
     geometry = cost if isinstance(cost, Geometry) else Dense(cost)
     if any(_requires_grad(t) for t in _tensors(geometry).values()):
@@ -92,20 +94,20 @@ def detached(cost: Array | Geometry, a: Array | None, b: Array | None) -> tuple[
             setattr(other, "C" if name == "cost" else name, tensor.detach())
         other.like = other.x if isinstance(other, PointCloud) else tensor
         geometry = other
-    return geometry, _bare(a), _bare(b)
+    return geometry, bare(a), bare(b)
 
 
 def with_gradient(
-    result: TransportResult, cost: Array | Geometry, a: Array | None, b: Array | None, reg: Any
-) -> TransportResult:
+    result: R, cost: Array | Geometry, a: Array | None, b: Array | None, reg: Any = None, **relaxations: Any
+) -> R:
     """The result with a ``value`` that torch can differentiate by those of the arguments that require grad.
 
     Parameters
     ----------
     result : TransportResult
         Of the `detached` arguments.
-    cost, a, b, reg
-        The arguments as the user gave them.
+    cost, a, b, reg, **relaxations
+        The arguments as the user gave them; the last are ``reg_a`` and ``reg_b`` of unbalanced transport.
 
     Returns
     -------
@@ -114,10 +116,20 @@ def with_gradient(
     """
     geometry = cost if isinstance(cost, Geometry) else None
     tensors = _tensors(geometry) if geometry is not None else {"cost": cost}
-    wanted = {name: t for name, t in (tensors | {"a": a, "b": b, "reg": reg}).items() if _requires_grad(t)}
-    if not wanted:
-        return result
-    return replace(result, value=_attach(result, wanted))
+    given = tensors | {"a": a, "b": b, "reg": reg} | relaxations
+    value = attached(result.value, result.f, lambda names: gradients(result, names), given)
+    return result if value is result.value else replace(result, value=value)
+
+
+def attached(
+    value: Any, like: Array, found: Callable[[tuple[str, ...]], dict[str, Array]], given: dict[str, Any]
+) -> Any:
+    """``value`` as a 0-d tensor as ``like`` where something that is ``given`` requires grad; else as it is.
+
+    ``found`` returns the gradients by some of the names of ``given``, in its backward pass.
+    """
+    wanted = {name: tensor for name, tensor in given.items() if _requires_grad(tensor)}
+    return _attach(value, like, found, wanted) if wanted else value
 
 
 def _tensors(geometry: Geometry) -> dict[str, Array]:
@@ -133,18 +145,20 @@ def _requires_grad(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled()
 
 
-def _bare(x: Any) -> Any:
+def bare(x: Any) -> Any:
     """``x`` without a gradient."""
     return x.detach() if _requires_grad(x) else x
 
 
-def _number(reg: Any) -> Any:
+def number(reg: Any) -> Any:
     """A tensor as a float; anything else is the solver's to check."""
     return host_float(reg) if hasattr(reg, "detach") else reg
 
 
-def _attach(result: TransportResult, wanted: dict[str, Any]) -> Any:
-    """A node of torch's graph with the value of ``result`` and its gradients by the tensors of ``wanted``."""
+def _attach(
+    value: Any, like: Array, found: Callable[[tuple[str, ...]], dict[str, Array]], wanted: dict[str, Any]
+) -> Any:
+    """A node of torch's graph with the value and its gradients by the tensors of ``wanted``."""
     import torch
 
     names = tuple(wanted)
@@ -153,20 +167,20 @@ def _attach(result: TransportResult, wanted: dict[str, Any]) -> Any:
         @staticmethod
         def forward(ctx: Any, *tensors: Any) -> Any:
             ctx.places = [(t.shape, t.dtype, t.device) for t in tensors]
-            return torch.as_tensor(host_float(result.value), dtype=result.f.dtype, device=result.f.device)
+            return torch.as_tensor(host_float(value), dtype=like.dtype, device=like.device)
 
         @staticmethod
         def backward(ctx: Any, *outer: Any) -> Any:
             # The gradients are numbers of the result; a second derivative would have to differentiate the plan.
             with torch.no_grad():
                 needed = [name for name, need in zip(names, ctx.needs_input_grad, strict=True) if need]
-                found = gradients(result, needed)
+                inner_of = found(tuple(needed))
             grads: list[Any] = []
             for name, (shape, dtype, place) in zip(names, ctx.places, strict=True):
-                if name not in found:
+                if name not in inner_of:
                     grads.append(None)
                     continue
-                inner = found[name].to(dtype=dtype, device=place).reshape(shape)
+                inner = inner_of[name].to(dtype=dtype, device=place).reshape(shape)
                 grads.append(Once.apply(outer[0].to(dtype=dtype, device=place), inner, *wanted.values()))
             return tuple(grads)
 
@@ -180,7 +194,7 @@ def _attach(result: TransportResult, wanted: dict[str, Any]) -> Any:
         @staticmethod
         def backward(ctx: Any, *outer: Any) -> Any:
             raise BackendError(
-                "the value of entropic transport was differentiated twice; second derivatives are not supported, see "
+                "the value of transport was differentiated twice; second derivatives are not supported, see "
                 "plan_vjp and potentials_vjp for those of the plan and of the potentials"
             )
 

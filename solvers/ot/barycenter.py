@@ -18,10 +18,10 @@ from ...backends.namespace import Array, Namespace, array_namespace, device, fin
 from ...backends.transfer import host_bool, host_float
 from ...backends.validation import check_array, check_choice, check_scalar, check_weights
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ..result import Result
 from .anderson import Anderson
 from .problem import log_weights
 from .separable import SeparableKernel
+from .words import TransportOutcome
 
 _DOMAINS = ("auto", "kernel", "log")
 # Iterates that the acceleration combines.
@@ -60,7 +60,9 @@ def barycenter(
     reg : float
         Regularisation in the units of the cost.
     debiased : bool
-        Remove the blur of the entropy, so that the barycenter of equal measures is that measure. Needs a symmetric cost.
+        Remove the blur of the entropy, so that the barycenter of equal measures is that measure. Needs a symmetric cost. This
+        is a deconvolution: details of the measures finer than the kernel ``exp(-C / reg)`` hardly change the residual, and may
+        be far from theirs when it is within ``tol``. Take ``reg`` no larger than the details that matter.
     domain : {"auto", "kernel", "log"}
         Apply the kernel itself, faster, or on logarithms, which any ``reg`` allows; ``"auto"`` goes over to logarithms
         wherever a product of the kernel underflows.
@@ -150,7 +152,7 @@ def barycenter(
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class BarycenterResult(Result):
+class BarycenterResult(TransportOutcome):
     """A barycenter on a fixed support.
 
     Attributes

@@ -17,10 +17,11 @@ from ...backends.namespace import Array, array_namespace, finfo_eps
 from ...backends.transfer import host_float, to_host
 from ...backends.validation import check_array, check_scalar
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ..result import Result, Status
+from ..result import Status
 from .geometry import Dense
 from .problem import finite, log_weights
 from .sinkhorn import sinkhorn
+from .words import TransportOutcome
 
 # Entries of the kernel below exp(-230) are held there: subnormal numbers are slow. Scalings beyond exp(80) could lift them into
 # sight, so such a problem leaves the batch. In float32 the range is a third of it.
@@ -28,7 +29,7 @@ _FLOOR, _STRAY = {8: -230.0, 4: -80.0}, {8: 80.0, 4: 25.0}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class BatchResult(Result):
+class BatchResult(TransportOutcome):
     """Potentials of ``K`` problems on one cost.
 
     Attributes

@@ -17,6 +17,7 @@ from ...backends.errors import BackendError
 from ...backends.namespace import Array
 from ...backends.validation import check_array, check_choice, check_count
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from .autograd import bare, detached, with_gradient
 from .cloud_levels import Levels, LevelState
 from .geometry import PointCloud
 from .problem import Problem, log_weights, prepare
@@ -113,6 +114,8 @@ def cloud_newton(
     """
     if not isinstance(cost, PointCloud):
         raise BackendError(f"cost is a {type(cost).__name__}, expected a PointCloud; see newton for a cost matrix")
+    given = cost, a, b, reg
+    (cost, a, b), reg = detached(cost, a, b), bare(reg)
     whole = prepare(cost, a, b, reg=reg, tol=tol)
     check_count(cap, "cap")
     if not isinstance(coarse, bool):
@@ -144,9 +147,9 @@ def cloud_newton(
     outcome = iterate(method, state, tolerance=problem.tolerance, options=options, on_device=whole.a, finish=finish)
     result = finish(outcome)
     if method.dense and not result.converged:
-        return _by_sinkhorn(whole, result, options, time.monotonic() - began)
+        return with_gradient(_by_sinkhorn(whole, result, options, time.monotonic() - began), *given)
     warn_unless_converged(result, "cloud_newton")
-    return result
+    return with_gradient(result, *given)
 
 
 def _by_sinkhorn(problem: Problem, reached: TransportResult, options: LoopOptions, spent: float) -> TransportResult:

@@ -8,7 +8,7 @@ symmetric iteration each; gradients follow from the potentials by the envelope t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...backends.errors import InputError
@@ -16,12 +16,15 @@ from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.special import softmax
 from ...backends.transfer import host_float
 from ..iterate import LoopOptions, warn_unless_converged
-from ..result import Result, Status
+from ..result import Status
+from .autograd import attached, bare
 from .geometry import Dense, PointCloud
+from .gradients import information
 from .problem import finite, prepare
 from .result import TransportResult
 from .self_transport import check_symmetric, solve_self
 from .sinkhorn import sinkhorn
+from .words import TransportOutcome
 
 Solver = Callable[..., TransportResult]
 
@@ -96,9 +99,11 @@ def sinkhorn_divergence(
     >>> result.grad_x().round(4).tolist()
     [[-1.3333], [-1.3333], [-1.3333]]
     """
+    given = {"x": x, "y": y, "a": a, "b": b, "reg": reg}
+    x, y, a, b, reg = (bare(z) for z in given.values())
     clouds = (PointCloud(x, y, cost, **options), PointCloud(x, x, cost, **options), PointCloud(y, y, cost, **options))
     limits = LoopOptions(maxiter=maxiter, time_limit=time_limit)
-    return _divergence(clouds, a, b, reg, tol, limits, solver)
+    return _with_gradient(_divergence(clouds, a, b, reg, tol, limits, solver), given)
 
 
 def sinkhorn_divergence_from_costs(
@@ -137,13 +142,26 @@ def sinkhorn_divergence_from_costs(
     >>> round(sinkhorn_divergence_from_costs(*C, reg=0.5, tol=1e-12).value, 6)
     4.0
     """
+    given = {"C_xy": C_xy, "C_xx": C_xx, "C_yy": C_yy, "a": a, "b": b, "reg": reg}
+    C_xy, C_xx, C_yy, a, b, reg = (bare(z) for z in given.values())
     array_namespace(C_xy=C_xy, C_xx=C_xx, C_yy=C_yy)
     geometries = (Dense(C_xy, "C_xy"), Dense(C_xx, "C_xx"), Dense(C_yy, "C_yy"))
     for C, name, k in ((geometries[1], "C_xx", 0), (geometries[2], "C_yy", 1)):
         check_symmetric(C, name)
         if C.shape[0] != C_xy.shape[k]:
             raise InputError(f"{name} has shape {C.shape}, expected ({C_xy.shape[k]}, {C_xy.shape[k]}) as of C_xy")
-    return _divergence(geometries, a, b, reg, tol, LoopOptions(maxiter=maxiter, time_limit=time_limit), solver)
+    limits = LoopOptions(maxiter=maxiter, time_limit=time_limit)
+    return _with_gradient(_divergence(geometries, a, b, reg, tol, limits, solver), given)
+
+
+def _with_gradient(result: DivergenceResult, given: dict[str, Any]) -> DivergenceResult:
+    """The result with a ``value`` that torch can differentiate by those of the arguments that require grad."""
+
+    def found(names: tuple[str, ...]) -> dict[str, Array]:
+        return {name: _GRADIENTS[name](result) for name in names}
+
+    value = attached(result.value, result.cross.f, found, given)
+    return result if value is result.value else replace(result, value=value)
 
 
 def _divergence(
@@ -184,20 +202,21 @@ def _divergence(
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class DivergenceResult(Result):
+class DivergenceResult(TransportOutcome):
     """A Sinkhorn divergence, the three problems behind it, and its gradients.
 
     Attributes
     ----------
     value : float
-        ``OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2``, non-negative up to the square of the residual.
+        ``OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2``, non-negative up to the square of the residual. Where a torch input
+        (points, costs, weights or ``reg``) requires grad it is a 0-d tensor that carries it.
     cross, self_a, self_b : TransportResult
         The three problems.
     n_iter, residual : int, float
         The largest of the three.
     """
 
-    value: float
+    value: Any
     cross: TransportResult
     self_a: TransportResult
     self_b: TransportResult
@@ -221,7 +240,7 @@ class DivergenceResult(Result):
         across = kernel.rows(G, None) if rows else kernel.columns(F, None)
         gradient = cross.reg * (finite(own.geometry.kernel(own.reg).rows(own_F, None), xp) - finite(across, xp))
         mass = host_float(xp.sum(w))
-        return gradient + (0.5 * self.value - host_float(xp.sum(w * gradient))) / mass
+        return gradient + (0.5 * host_float(self.value) - host_float(xp.sum(w * gradient))) / mass
 
     def grad_x(self) -> Array:
         """Gradient (n, d) with respect to the points ``x``; of Euclidean costs the kink at coincident points counts as 0."""
@@ -239,12 +258,28 @@ class DivergenceResult(Result):
         force = point_gradient(cloud, cloud.y, cloud.x, F, reg) - point_gradient(own, own.x, own.x, own_F, reg)
         return b[:, None] * force
 
+    def grad_reg(self) -> float:
+        """Derivative with respect to ``reg``: that of the cross term less half of those of the self terms."""
+        cross, self_a, self_b = (host_float(information(run)) for run in (self.cross, self.self_a, self.self_b))
+        return cross - 0.5 * (self_a + self_b)
+
     def _clouds(self, own: TransportResult) -> tuple[PointCloud, PointCloud]:
         first, second = self.cross.geometry, own.geometry
         if not isinstance(first, PointCloud) or not isinstance(second, PointCloud):
             raise InputError("the gradient with respect to points needs point clouds, not cost matrices")
         return first, second
 
+
+_GRADIENTS: dict[str, Callable[[DivergenceResult], Array]] = {
+    "x": DivergenceResult.grad_x,
+    "y": DivergenceResult.grad_y,
+    "a": DivergenceResult.grad_a,
+    "b": DivergenceResult.grad_b,
+    "C_xy": lambda result: result.cross.entries(),
+    "C_xx": lambda result: -0.5 * result.self_a.entries(),
+    "C_yy": lambda result: -0.5 * result.self_b.entries(),
+    "reg": lambda result: result.cross.geometry.xp.asarray(result.grad_reg(), dtype=result.cross.f.dtype),
+}
 
 # Entries of one tile: small enough for the cache.
 _TILE = 2**17

@@ -16,7 +16,7 @@ from ...backends.scatter import segment_sum
 from ...backends.transfer import from_host, host_float, to_host
 from ...backends.validation import check_array, check_choice, check_scalar
 from ..result import Status
-from .geometry import Dense, PointCloud
+from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
 from .plan_tiles import cost_matrix
 from .problem import finite, prepare
@@ -44,7 +44,8 @@ def solve_exact(
     Returns
     -------
     ExactResult
-        The plan as a sparse operator, dual potentials, value.
+        The plan as a sparse operator, dual potentials, value. Where a torch input requires grad, ``value`` is a tensor that
+        carries it; so for `transport_1d` (by points for ``p`` one and two).
 
     Raises
     ------
@@ -64,7 +65,13 @@ def solve_exact(
     >>> result.value, (result.plan @ np.eye(2)).tolist()
     (2.75, [[0.25, 0.0], [0.25, 0.5]])
     """
+    from .autograd import detached, with_gradient  # which stands on this module
+
     check_choice(method, "method", _METHODS)
+    return with_gradient(_solved(*detached(cost, a, b), method), cost, a, b)
+
+
+def _solved(cost: Geometry, a: Array | None, b: Array | None, method: str) -> ExactResult:
     problem = prepare(cost, a, b, reg=1.0, tol=None)
     geometry, xp = problem.geometry, problem.xp
     line = isinstance(geometry, PointCloud) and geometry.x.shape[1] == 1 and not callable(geometry.metric)
@@ -125,8 +132,11 @@ def transport_1d(x: Array, y: Array, a: Array | None = None, b: Array | None = N
     check_array(y, "y", xp, ndim=1, dtype=x.dtype)
     metric: Any = {2.0: "sqeuclidean", 1.0: "euclidean"}.get(p, lambda s, t: xp.abs(s - t.T) ** p)
     cloud = PointCloud(x[:, None], y[:, None], metric)
-    problem = prepare(cloud, a, b, reg=1.0, tol=None)
-    return _on_line(cloud, problem.a, problem.b, p, 1.0, xp)
+    from .autograd import detached, with_gradient  # which stands on this module
+
+    bare, *weights = detached(cloud, a, b)
+    problem = prepare(bare, *weights, reg=1.0, tol=None)
+    return with_gradient(_on_line(bare, problem.a, problem.b, p, 1.0, xp), cloud, a, b)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -213,8 +223,9 @@ class ExactResult(TransportResult):
             if isinstance(geometry, Dense):
                 raise InputError("target must be given when the cost is a matrix")
             target = geometry.points if isinstance(geometry, Grid) else geometry.y
-        check_array(target, "target", xp, ndim=2, dtype=self.f.dtype)
-        return (self.plan @ target) / xp.where(self.a > 0, self.a, 1.0)[:, None]
+        self.check_target(target)
+        mass = xp.where(self.a > 0, self.a, 1.0)
+        return (self.plan @ target) / (mass if target.ndim == 1 else mass[:, None])
 
 
 def _result(
@@ -274,10 +285,11 @@ def _assignment(C: Any, mass: float) -> tuple[Any, Any, Any, Any, Any]:
     matched = C[rows, columns]
     # f_i - f_k <= C[i, s(k)] - C[k, s(k)]: Bellman and Ford's relaxation, which ends within n rounds.
     slack = C[:, columns] - matched[None, :]
+    least = 1e-14 * np.abs(C[np.isfinite(C)]).max()
     f = np.zeros(n)
     for _ in range(n):
         new = np.minimum(f, (slack + f[None, :]).min(axis=1))
-        done = bool(np.all(new >= f - 1e-14 * (np.abs(matched).max() + 1.0)))
+        done = bool(np.all(new >= f - least))
         f = new
         if done:
             break
@@ -299,19 +311,26 @@ def _program(C: Any, a: Any, b: Any) -> tuple[Any, Any, Any, Any, Any]:
         (np.ones(2 * k), (np.concatenate([rows, n + columns]), np.tile(np.arange(k), 2))), shape=(n + m, k)
     )
     a, b = a.astype("float64"), b.astype("float64")
+    # HiGHS has absolute tolerances: the program it sees has costs in [0, 1] and weights of mean about one.
+    costs, mass, size = C[rows, columns], float(a.sum()), max(n, m)
+    low = float(costs.min()) if k else 0.0
+    span = float(costs.max()) - low if k else 0.0
+    span = span if span > 0 else 1.0
     answer = linprog(
-        C[rows, columns],
+        (costs - low) / span,
         A_eq=matrix,
-        b_eq=np.concatenate([a, b * (a.sum() / b.sum())]),
+        b_eq=np.concatenate([a / mass, b / b.sum()]) * size,
         bounds=(0, None),
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if answer.x is None or answer.status != 0:
         raise InputError(f"cost leaves no plan with the marginals a and b, or the program failed: {answer.message}")
-    dual, kept = answer.eqlin.marginals, answer.x > 0
+    plan, dual, kept = answer.x * (mass / size), span * answer.eqlin.marginals, answer.x > 0
+    dual[:n] += low
     # A feasible pair again after rounding, and finite where a point takes no part.
     g = np.where(b > 0, dual[n:], -math.inf)
     f = (C - g[None, :]).min(axis=1)
     f = np.where(np.isfinite(f), f, dual[:n])
     g = np.where(b > 0, g, np.where(np.isfinite(C), C - f[:, None], math.inf).min(axis=0))
-    return rows[kept], columns[kept], answer.x[kept], f, g
+    return rows[kept], columns[kept], plan[kept], f, g

@@ -13,9 +13,9 @@ from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_count, check_scalar, check_weights
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ..result import Result
 from .geometry import PointCloud
 from .sinkhorn import sinkhorn
+from .words import TransportOutcome
 
 
 def free_support_barycenter(
@@ -117,7 +117,7 @@ def free_support_barycenter(
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FreeSupportResult(Result):
+class FreeSupportResult(TransportOutcome):
     """A barycenter with points of its own.
 
     Attributes

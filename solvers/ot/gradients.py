@@ -1,4 +1,4 @@
-"""Gradients of the value of balanced entropic transport by the envelope theorem: no unrolling, no linear solve.
+"""Gradients of the value of entropic transport by the envelope theorem: no unrolling, no linear solve.
 
 At the optimum the value changes only through what the problem is made of: by the cost as the plan, by the weights as the
 potentials (Feydy et al. 2019, "Interpolating between optimal transport and MMD using Sinkhorn divergences").
@@ -6,19 +6,22 @@ potentials (Feydy et al. 2019, "Interpolating between optimal transport and MMD 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array
+from ...backends.namespace import Array, array_namespace
 from ...backends.scatter import segment_sum
-from ...backends.transfer import host_bool
+from ...backends.transfer import host_bool, host_float
 from .exact import ExactResult
 from .geometry import PointCloud
 from .plan_tiles import differentiable_cloud, pair_gradients, plan_tiles, tile_dtype
 from .problem import finite
 from .result import TransportResult
+from .unbalanced_problem import UnbalancedResult, kl_divergence
 
 _NAMES = ("a", "b", "cost", "x", "y", "reg")
+_RELAXATIONS = ("reg_a", "reg_b")
 
 
 def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -> dict[str, Array]:
@@ -30,11 +33,13 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
     Parameters
     ----------
     result : TransportResult
-        Of a balanced problem, converged: errors of the gradients are of the order of its residual. Of an `ExactResult` (where
-        ``reg`` has no meaning) they are one-sided where the optimal plan or the potentials are not unique.
+        Converged: errors of the gradients are of the order of its residual. Of an `ExactResult` (where ``reg`` has no meaning)
+        they are one-sided where the optimal plan or the potentials are not unique. Of an `UnbalancedResult` they are those of
+        its own value: ``dV/da = grad_a()``, ``dV/dreg = KL(P | a b^T)``, ``dV/dreg_a = KL(P 1 | a)``, the others as above.
     wrt : str or sequence of str, optional
         Any of ``"a"``, ``"b"``, ``"reg"``; of a cost matrix ``"cost"``; of a `PointCloud` ``"x"``, ``"y"``. Default all of
-        these but ``"cost"``, whose gradient is the whole plan and is formed only when asked for.
+        these but ``"cost"``, whose gradient is the whole plan and is formed only when asked for. Of unbalanced transport also
+        ``"reg_a"`` and ``"reg_b"`` where they are finite.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
 
     Notes
     -----
-    Weights of equal sums leave the two gradients a common constant, ``(f + s, g - s)``; it is chosen so that
+    In balanced transport weights of equal sums leave the two gradients a common constant, ``(f + s, g - s)``; it is chosen so that
     ``<a, f> = <b, g>``. They hold for changes that keep the total mass, as on the simplex: subtract the mean for the
     component along it. Where a weight is zero the gradient is that of its growth from zero.
 
@@ -68,7 +73,9 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
     names = check_names(wrt, result)
     xp, dtype = result.geometry.xp, result.f.dtype
     found: dict[str, Array] = {}
-    if "a" in names or "b" in names:
+    if isinstance(result, UnbalancedResult):
+        found |= {name: _RELAXED[name](result) for name in names if name in _RELAXED}
+    elif "a" in names or "b" in names:
         found["a"], found["b"] = centred_potentials(result)
     points = set(names) & {"x", "y"}
     if isinstance(result, ExactResult):
@@ -82,7 +89,7 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
         found |= _by_averages(result, points)
     else:
         found |= pair_gradients(result, None, points)
-    if "reg" in names:
+    if "reg" in names and "reg" not in found:
         found["reg"] = information(result)
     # NumPy makes scalars of 0-d arrays.
     return {name: xp.asarray(found[name], dtype=dtype) for name in names}
@@ -91,25 +98,46 @@ def gradients(result: TransportResult, wrt: str | Sequence[str] | None = None) -
 def check_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
     """The names that are asked for; all but ``"cost"`` by default."""
     if not isinstance(result, TransportResult):
-        raise InputError(f"result must be the result of a balanced transport solver, got {type(result).__name__}")
+        raise InputError(f"result must be the result of a transport solver, got {type(result).__name__}")
+    relaxed = _finite_relaxations(result)
     cloud = isinstance(result.geometry, PointCloud)
     if wrt is None:
         known = isinstance(result.geometry, PointCloud) and not callable(result.geometry.metric)
         points, reg = ("x", "y") if known else (), () if isinstance(result, ExactResult) else ("reg",)
-        return ("a", "b", *points, *reg)
+        return ("a", "b", *points, *reg, *relaxed)
     if not isinstance(wrt, str) and not isinstance(wrt, Sequence | set | frozenset):
         raise InputError(f"wrt must be a name or several, got {type(wrt).__name__}")
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name == "reg" and isinstance(result, ExactResult):
             raise InputError("wrt names 'reg', but an exact plan has no regularisation")
-        if name not in _NAMES:
+        if name in _RELAXATIONS and name not in relaxed:
+            raise InputError(f"wrt names {name!r}, but no marginal is relaxed by a finite {name}")
+        if name not in (*_NAMES, *_RELAXATIONS):
             raise InputError(f"wrt names {name!r}, expected some of {', '.join(map(repr, _NAMES))}")
         if name in ("x", "y"):
             differentiable_cloud(result.geometry)
         if name == "cost" and cloud:
             raise InputError("wrt names 'cost', but the costs of a PointCloud are not stored; ask for 'x' and 'y'")
     return names
+
+
+def _finite_relaxations(result: TransportResult) -> tuple[str, ...]:
+    return tuple(name for name in _RELAXATIONS if math.isfinite(getattr(result, name, math.inf)))
+
+
+# What the value of unbalanced transport has of its own.
+_RELAXED: dict[str, Callable[[UnbalancedResult], Array]] = {
+    "a": UnbalancedResult.grad_a,
+    "b": UnbalancedResult.grad_b,
+    "reg": lambda result: information(result) - (result.mass - _mass(result.a) * _mass(result.b)),
+    "reg_a": lambda result: kl_divergence(result.marginals()[0], result.a, result.geometry.xp),
+    "reg_b": lambda result: kl_divergence(result.marginals()[1], result.b, result.geometry.xp),
+}
+
+
+def _mass(w: Array) -> float:
+    return host_float(array_namespace(w=w).sum(w))
 
 
 def centred_potentials(result: TransportResult) -> tuple[Array, Array]:

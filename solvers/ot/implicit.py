@@ -16,12 +16,14 @@ from typing import NamedTuple
 from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace
 from ...backends.validation import check_array
+from .autograd import bare
 from .exact import ExactResult
 from .gradients import centred_potentials, check_names
 from .optimality import Optimality, Sensitivity
 from .plan_tiles import Tile
 from .problem import finite
 from .result import TransportResult
+from .unbalanced_problem import UnbalancedResult
 
 
 def plan_vjp(
@@ -151,7 +153,7 @@ def potentials_vjp(
     check_array(v, "v", xp, shape=(m,), dtype=result.f.dtype)
     system = Optimality(result)
     wide, reg = system.result, result.reg
-    u, v = (xp.astype(w, wide.f.dtype, copy=False) for w in (u, v))
+    u, v = (xp.astype(bare(w), wide.f.dtype, copy=False) for w in (u, v))
     u, v = xp.where(wide.a > 0, u, 0.0), xp.where(wide.b > 0, v, 0.0)
     # The gauge moves with the weights and the potentials: its share makes sum u = sum v.
     k = 0.5 * (xp.sum(u) - xp.sum(v)) / xp.sum(wide.a)
@@ -232,6 +234,11 @@ def sharp_cost(
 def _regular_names(wrt: str | Sequence[str] | None, result: TransportResult) -> tuple[str, ...]:
     if isinstance(result, ExactResult):
         raise InputError("result is an exact plan, which has no derivative; solve the problem with a regularisation")
+    if isinstance(result, UnbalancedResult):
+        raise InputError(
+            "result must be of balanced transport: the plan of unbalanced transport obeys other conditions, whose derivative "
+            "is not provided; gradients differentiates its value"
+        )
     return check_names(wrt, result)
 
 

@@ -13,6 +13,7 @@ from ...backends.namespace import Array
 from ...backends.transfer import host_float
 from ...backends.validation import unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from .autograd import bare, detached, with_gradient
 from .geometry import Dense
 from .problem import prepare
 from .relaxation import MOST_BEYOND, Relaxation
@@ -89,6 +90,8 @@ def kernel_sinkhorn(
     >>> (result.plan @ np.eye(2)).round(4).tolist()
     [[0.4404, 0.0596], [0.0596, 0.4404]]
     """
+    given = cost, a, b, reg
+    (cost, a, b), reg = detached(cost, a, b), bare(reg)
     problem = prepare(cost, a, b, reg=reg, tol=tol)
     relaxation = Relaxation.of(omega)
     options = LoopOptions(
@@ -105,7 +108,7 @@ def kernel_sinkhorn(
     outcome = iterate(method, start, tolerance=problem.tolerance, options=options, on_device=problem.a, finish=finish)
     result = finish(outcome)
     warn_unless_converged(result, "kernel_sinkhorn")
-    return result
+    return with_gradient(result, *given)
 
 
 _ABSORB_EVERY = 10

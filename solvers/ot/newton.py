@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ...backends.namespace import Array
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from .autograd import bare, detached, with_gradient
 from .geometry import Dense
 from .newton_levels import Annealed, LevelState
 from .problem import prepare
@@ -83,6 +84,8 @@ def newton(
     >>> result.converged, result.residual < 1e-10
     (True, True)
     """
+    given = cost, a, b, reg
+    (cost, a, b), reg = detached(cost, a, b), bare(reg)
     problem = prepare(cost, a, b, reg=reg, tol=tol)
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
@@ -97,4 +100,4 @@ def newton(
     outcome = iterate(method, start, tolerance=problem.tolerance, options=options, on_device=problem.a, finish=finish)
     result = finish(outcome)
     warn_unless_converged(result, "newton")
-    return result
+    return with_gradient(result, *given)

@@ -16,6 +16,7 @@ from ...backends.special import softmax
 from ...backends.transfer import host_float
 from ...backends.validation import check_array
 from ..linear.cg import cg
+from .autograd import bare
 from .geometry import Dense
 from .plan_tiles import Tile, pair_gradients, tiles, widened
 from .problem import finite
@@ -77,6 +78,7 @@ class Optimality:
     def averages(self, W: Sensitivity) -> tuple[Array, Array, Callable[[Tile], Array]]:
         """The means of ``W`` over the conditional plans, (n,) and (m,), and its rows as a function of a tile."""
         xp, (n, m), asked = self.xp, self.geometry.shape, self.asked.f.dtype
+        W = _given(W)
         if isinstance(W, tuple | list):
             u, v = self._factors(W)
             rows = xp.sum(u * self.kernel.row_average(self.G, v), axis=1)
@@ -85,7 +87,7 @@ class Optimality:
         if callable(W):
 
             def weight(tile: Tile) -> Array:
-                block = W(tile)
+                block = _given(W(tile))
                 array_namespace(result=self.F, W=block)
                 check_array(block, "W", xp, shape=(tile.stop - tile.start, m))
                 return xp.astype(block, self.F.dtype, copy=False)
@@ -113,6 +115,7 @@ class Optimality:
         xp = self.xp
         factors: list[Array] = []
         for name, factor, size in zip(("W[0]", "W[1]"), W, self.geometry.shape, strict=True):
+            factor = bare(factor)
             array_namespace(result=self.F, **{name: factor})
             check_array(factor, name, xp, ndim=(1, 2), dtype=self.asked.f.dtype)
             columns = factor[:, None] if factor.ndim == 1 else factor
@@ -187,3 +190,11 @@ class Optimality:
             # The plan depends on C / reg alone: more regularisation is less of the cost.
             found["reg"] = explicit - pair_gradients(result, change, {"scale"})["scale"] / result.reg
         return {name: xp.asarray(found[name], dtype=self.asked.f.dtype) for name in names}
+
+
+def _given(W: Any) -> Any:
+    if W is None:
+        raise InputError(
+            "W is None, expected an array, a pair of arrays, or a function of a tile that returns its rows"
+        )
+    return bare(W)

@@ -10,15 +10,15 @@ from ...backends.namespace import Array, array_namespace, finfo_eps, wide_dtype
 from ...backends.operators import LinearOperator
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_scalar
-from ..result import Result
 from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
 from .plan_tiles import plan_tiles
 from .problem import finite, log_weights
+from .words import TransportOutcome
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class TransportResult(Result):
+class TransportResult(TransportOutcome):
     """Potentials of an entropic transport problem and what follows from them.
 
     Attributes
@@ -26,7 +26,8 @@ class TransportResult(Result):
     f, g : array (n,), (m,)
         Dual potentials in the KL gauge: the plan is ``a_i b_j exp((f_i + g_j - C_ij) / reg)``; infinite where a weight is 0.
     value : float
-        Dual value ``<a, f> + <b, g>``, in the units of the cost.
+        Dual value ``<a, f> + <b, g>``, in the units of the cost. Where a torch input (cost, points, weights or ``reg``)
+        required grad, a 0-d tensor that carries it, once; the other fields carry none, see `plan_vjp`.
     a, b : array (n,), (m,)
         The weights.
     reg : float
@@ -88,14 +89,14 @@ class TransportResult(Result):
         ----------
         points : array (p, d), optional
             Other source points (for a `PointCloud`), carried along by the same potential; default the source itself.
-        target : array (m, e), optional
+        target : array (m,) or (m, e), optional
             What to average, default the target points (of a grid, its cells' positions); required for a cost matrix.
         """
         xp, geometry, (_, G) = self.geometry.xp, self.geometry, self.scaled()
+        self.check_target(target)
         if isinstance(geometry, Dense):
             if points is not None or target is None:
                 raise InputError("target must be given, and points left out, when the cost is a matrix")
-            check_array(target, "target", xp, ndim=2, dtype=self.f.dtype)
             return geometry.kernel(self.reg).row_average(G, target)
         if isinstance(geometry, Grid):
             if points is not None:
@@ -107,6 +108,16 @@ class TransportResult(Result):
         array_namespace(points=points, x=geometry.x)
         check_array(points, "points", xp, shape=(None, geometry.x.shape[1]), dtype=self.f.dtype)
         return geometry.pairs(points, self.reg).softmax_sum(values, G)[0]
+
+    def check_target(self, target: Array | None) -> None:
+        """Refuse what is not one number, or one row of them, for each target point."""
+        if target is None:
+            return
+        xp, m = self.geometry.xp, self.geometry.shape[1]
+        array_namespace(cost=self.geometry.like, target=target)
+        check_array(target, "target", xp, ndim=(1, 2), dtype=self.f.dtype)
+        if target.shape[0] != m:
+            raise InputError(f"target has shape {tuple(target.shape)}, expected {m} rows, one for each target point")
 
     def marginals(self) -> tuple[Array, Array]:
         """Sums of the rows (n,) and of the columns (m,) of the plan: two passes."""

@@ -13,6 +13,7 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace, is_array
 from ...backends.transfer import host_bool, host_float
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
+from .autograd import bare, detached, with_gradient
 from .geometry import Dense, PointCloud
 from .problem import Problem, finite, potential, prepare
 from .result import TransportResult
@@ -78,14 +79,16 @@ def self_transport(
     >>> (result.plan @ np.eye(2)).round(4).tolist()
     [[0.4404, 0.0596], [0.0596, 0.4404]]
     """
+    given = cost, a, a, reg
     check_symmetric(cost)
+    (cost, a, _), reg = detached(cost, a, a), bare(reg)
     problem = prepare(cost, a, a, reg=reg, tol=tol)
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
     )
     result = solve_self(problem, options, x0)
     warn_unless_converged(result, "self_transport")
-    return result
+    return with_gradient(result, *given)
 
 
 def check_symmetric(cost: Array | Dense | PointCloud, name: str = "cost") -> None:

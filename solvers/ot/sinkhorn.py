@@ -19,6 +19,7 @@ from ...backends.validation import check_choice, check_scalar
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Status
 from .anderson import Anderson
+from .autograd import bare, detached, with_gradient
 from .coarse import coarse_start, wants_coarse
 from .geometry import Geometry
 from .problem import Problem, finite, prepare
@@ -105,6 +106,8 @@ def sinkhorn(
     >>> (result.plan @ np.eye(2)).round(4).tolist()
     [[0.4404, 0.0596], [0.0596, 0.4404]]
     """
+    given = cost, a, b, reg
+    (cost, a, b), reg = detached(cost, a, b), bare(reg)
     problem = prepare(cost, a, b, reg=reg, tol=tol)
     relaxation = Relaxation.of(omega)
     if not isinstance(coarse, bool):
@@ -146,7 +149,7 @@ def sinkhorn(
         )
     result = finish(outcome)
     warn_unless_converged(result, "sinkhorn")
-    return result
+    return with_gradient(result, *given)
 
 
 def _levels(problem: Problem, schedule: Sequence[float] | str | None) -> list[float]:

@@ -13,6 +13,7 @@ from ...backends.transfer import host_float
 from ...backends.validation import check_count, unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Status
+from .autograd import bare, detached, with_gradient
 from .geometry import Dense
 from .jacobi_cg import jacobi_cg
 from .kept import Kept, error_tied, largest
@@ -96,6 +97,8 @@ def sns(
     >>> result.converged, result.evaluations["newton"] < 12
     (True, True)
     """
+    given = cost, a, b, reg
+    (cost, a, b), reg = detached(cost, a, b), bare(reg)
     problem = prepare(cost, a, b, reg=reg, tol=tol)
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=0)
     keep = None if keep is None else check_count(keep, "keep")
@@ -112,7 +115,7 @@ def sns(
     outcome = iterate(method, start, tolerance=problem.tolerance, options=options, on_device=problem.a, finish=finish)
     result = finish(outcome)
     warn_unless_converged(result, "sns")
-    return result
+    return with_gradient(result, *given)
 
 
 _ARMIJO, _LEAST_STEP = 1e-4, 1e-8

@@ -12,7 +12,7 @@ from ...backends.namespace import Array
 from ...backends.validation import check_choice, check_count, check_scalar
 from ..iterate import warn_unless_converged
 from ..result import Status
-from .autograd import detached, with_gradient
+from .autograd import bare, detached, with_gradient
 from .cloud_newton import cloud_newton
 from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
@@ -101,7 +101,7 @@ def solve(
     memory = check_scalar(memory, "memory", non_negative=True)
     given = cost, a, b, reg
     cost, a, b = detached(cost, a, b)
-    reg = check_scalar(reg.detach() if hasattr(reg, "detach") else reg, "reg", positive=True)
+    reg = check_scalar(bare(reg), "reg", positive=True)
     options = {"x0": x0, "tol": tol} | options
     if method == "auto":
         result = _chosen(cost, a, b, reg, memory, options)

@@ -13,6 +13,7 @@ import math
 from ...backends.namespace import Array
 from ...backends.validation import check_choice
 from ..iterate import Callback, LoopOptions, warn_unless_converged
+from .autograd import bare, detached, with_gradient
 from .geometry import Geometry
 from .unbalanced_newton import solve_newton
 from .unbalanced_problem import UnbalancedResult, prepare
@@ -69,7 +70,8 @@ def unbalanced(
     Returns
     -------
     UnbalancedResult
-        Potentials, dual value, primal value and gap, mass, the plan as an operator.
+        Potentials, dual value, primal value and gap, mass, the plan as an operator. Where a torch input (cost, points,
+        weights, ``reg``, ``reg_a`` or ``reg_b``) requires grad, ``value`` is a tensor that carries it.
 
     Raises
     ------
@@ -95,7 +97,9 @@ def unbalanced(
     >>> round(result.mass, 4), bool(abs(result.gap) < 1e-8)
     (2.7791, True)
     """
-    problem = prepare(cost, a, b, reg, reg_a, reg_b, tol)
+    given, relaxations = (cost, a, b, reg), {"reg_a": reg_a, "reg_b": reg_b}
+    cost, a, b = detached(cost, a, b)
+    problem = prepare(cost, a, b, bare(reg), bare(reg_a), bare(reg_b), tol)
     check_choice(method, "method", _METHODS)
     why = ""
     if method == "auto":
@@ -109,4 +113,4 @@ def unbalanced(
     solve = solve_newton if method == "newton" else solve_sinkhorn
     result = solve(problem, options, start, why)
     warn_unless_converged(result, "unbalanced")
-    return result
+    return with_gradient(result, *given, **relaxations)

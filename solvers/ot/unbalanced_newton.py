@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from ...backends.namespace import Array
+from ...backends.namespace import Array, finfo_eps
 from ...backends.transfer import host_float
 from ..iterate import LoopOptions, Outcome, iterate
 from ..result import Status
@@ -157,9 +157,11 @@ class _Newton:
         self.done["newton"] += 1
         direction = p.reg * self.solve(state, gap)
         slope, t = host_float(xp.sum(direction * gap)), 1.0
+        # What rounding of the sums may take from a step that is none the worse.
+        slack = 45.0 * finfo_eps(state.f.dtype, xp) * abs(state.dual)
         for _ in range(_HALVINGS):
             trial = self.columns(state.f + t * direction, state.logs)
-            if trial.dual >= state.dual + 1e-4 * t * slope - 1e-14 * abs(state.dual):
+            if trial.dual >= state.dual + 1e-4 * t * slope - slack:
                 # A full step is expected to square the error.
                 return self.complete(trial, share * share if t == 1.0 else share)
             t *= 0.5

@@ -87,12 +87,15 @@ class UnbalancedProblem:
         return weight if relaxation == math.inf else weight * self.xp.exp(-f / relaxation)
 
     def shift(self, f: Array, g: Array) -> Array | float:
-        """The best ``s`` for ``(f + s, g - s)``: none where a marginal is held exactly."""
+        """The best ``s`` for ``(f + s, g - s)``: any where both marginals are held exactly."""
         r1, r2 = self.reg_a, self.reg_b
-        if max(r1, r2) == math.inf:
+        if min(r1, r2) == math.inf:
             return 0.0
-        left = logsumexp(self.log_a - f / r1, axis=0, xp=self.xp)
-        return r1 * r2 / (r1 + r2) * (left - logsumexp(self.log_b - g / r2, axis=0, xp=self.xp))
+        # A marginal that is held exactly has its mass already: the other potential alone decides.
+        left = logsumexp(self.log_a if r1 == math.inf else self.log_a - f / r1, axis=0, xp=self.xp)
+        right = logsumexp(self.log_b if r2 == math.inf else self.log_b - g / r2, axis=0, xp=self.xp)
+        # Where every pair is forbidden nobody has any mass, and nothing is best.
+        return 1.0 / (1.0 / r1 + 1.0 / r2) * (finite(left, self.xp) - finite(right, self.xp))
 
     def result(self, f: Array, g: Array, **fields: Any) -> UnbalancedResult:
         """The result, with the values of both sides."""
@@ -120,11 +123,7 @@ class UnbalancedProblem:
         )
 
     def _penalty(self, p: Array, q: Array, relaxation: float) -> Array | float:
-        if relaxation == math.inf:
-            return 0.0
-        xp, there = self.xp, p > 0
-        ratio = xp.where(there, p, 1.0) / xp.where(there, q, 1.0)
-        return relaxation * xp.sum(xp.where(there, p * xp.log(ratio), 0.0) - p + q)
+        return 0.0 if relaxation == math.inf else relaxation * kl_divergence(p, q, self.xp)
 
     def violation(self, f: Array, g: Array) -> float:
         """L1 violation of both optimality conditions, recomputed."""
@@ -163,7 +162,20 @@ class UnbalancedResult(TransportResult):
     @property
     def gap(self) -> float:
         """Primal less dual value: not negative up to rounding, when no marginal is held exactly."""
-        return self.primal - float(self.value)
+        return self.primal - host_float(self.value)
+
+    @property
+    def duality_gap(self) -> float:
+        """`gap`, no less than zero."""
+        return max(self.gap, 0.0)
+
+    @property
+    def entropy_value(self) -> float:
+        """Not of unbalanced transport, where another reference measure is another problem: an `InputError`."""
+        raise InputError(
+            "unbalanced transport has no value in the entropy gauge: with free marginals it is another problem with "
+            "another plan; its value is that of the KL gauge"
+        )
 
     def grad_a(self) -> Array:
         """Gradient (n,) of the value with respect to ``a``, by the envelope theorem."""
@@ -192,3 +204,10 @@ class UnbalancedResult(TransportResult):
 def penalty_slope(f: Array, relaxation: float, xp: Namespace) -> Array:
     """``-r expm1(-f / r)``, the dual of ``r KL`` for one unit of weight; ``f`` for an infinite ``r``."""
     return f if relaxation == math.inf else -relaxation * xp.expm1(-f / relaxation)
+
+
+def kl_divergence(p: Array, q: Array, xp: Namespace) -> Array:
+    """``KL(p | q) = sum p log(p / q) - p + q``; where ``p`` has mass, ``q`` must."""
+    there = p > 0
+    ratio = xp.where(there, p, 1.0) / xp.where(there, q, 1.0)
+    return xp.sum(xp.where(there, p * xp.log(ratio), 0.0) - p + q)
