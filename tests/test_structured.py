@@ -257,7 +257,8 @@ def test_toeplitz_refusals(make: Any) -> None:
     with pytest.raises(InputError, match="Hermitian"):
         toeplitz(np.ones(2), np.ones(2)).solve(np.ones(2), method="cg")
     with pytest.raises(BreakdownError, match="leading block"):
-        toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2))
+        toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2), method="levinson")
+    np.testing.assert_allclose(toeplitz(np.asarray([0.0, 1.0])).solve(np.asarray([1.0, 2.0])), [2.0, 1.0])
     with pytest.raises(BreakdownError, match="singular"):
         toeplitz(np.ones(2)).solve(np.ones(2), method="dense")
     with pytest.raises(InputError, match="chan"):
@@ -707,3 +708,23 @@ def test_a_fast_product_on_a_square() -> None:
     assert relative(solution.u, u) <= 2e-3
     fine = np.linspace(0.0, TAU, 200)
     assert relative(solution.predict((fine, fine)), np.outer(np.sin(20 * fine), np.sin(20 * fine))) <= 2e-3
+
+
+@pytest.mark.parametrize("n", [3, 50])
+@pytest.mark.parametrize("hermitian", [True, False])
+def test_toeplitz_with_a_nearly_singular_leading_block(n: int, hermitian: bool) -> None:
+    rng = np.random.default_rng(n)
+    column, row = rng.standard_normal((2, n))
+    column[0] = 1e-14
+    T, b = toeplitz(column, None if hermitian else row), rng.standard_normal((n, 2))
+    reference = np.linalg.solve(sla.toeplitz(column, column if hermitian else row), b)
+    np.testing.assert_allclose(T.solve(b), reference, rtol=1e-9, atol=1e-9)
+    with pytest.raises(BreakdownError, match="nearly singular"):
+        T.solve(b, method="levinson")
+
+
+@pytest.mark.parametrize("method", ["auto", "dense"])
+def test_complex_toeplitz_with_a_real_right_hand_side(xp: Any, make: Any, method: str) -> None:
+    column = np.asarray([4.0, 1.0j, 0.5])
+    x = toeplitz(make(column)).solve(make(np.ones(3)), method=method)
+    np.testing.assert_allclose(to_host(x), np.linalg.solve(sla.toeplitz(column), np.ones(3)), rtol=1e-7)
