@@ -728,3 +728,16 @@ def test_complex_toeplitz_with_a_real_right_hand_side(xp: Any, make: Any, method
     column = np.asarray([4.0, 1.0j, 0.5])
     x = toeplitz(make(column)).solve(make(np.ones(3)), method=method)
     np.testing.assert_allclose(to_host(x), np.linalg.solve(sla.toeplitz(column), np.ones(3)), rtol=1e-7)
+
+
+def test_further_solves_say_that_they_did_not_converge(make: Any) -> None:
+    x = make(np.random.default_rng(0).random((100, 2)))
+    with pytest.warns(ConvergenceWarning, match="kernel_ridge"):
+        model = kernel_ridge(x, x[:, 0], gaussian(0.3), 1e-6, method="cg", maxiter=2)
+    with pytest.warns(ConvergenceWarning, match="KernelRidge.solve: iteration limit"):
+        model.solve(x[:, 1])
+    process = GaussianProcess(gaussian(0.3), noise=1e-6, method="cg", maxiter=2)
+    with pytest.warns(ConvergenceWarning):
+        process.fit(x, x[:, 0])
+    with pytest.warns(ConvergenceWarning, match="KernelRidge.solve"):
+        process.predict(x[:3, :], variance=True)

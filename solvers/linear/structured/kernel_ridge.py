@@ -132,7 +132,8 @@ def kernel_ridge(
 
     def solve(b: Array) -> Array:
         more = _refined(A, M, b, rtol, maxiter, {"time_limit": time_limit}, xp)
-        solved: Array = more["coefficients"]
+        solved: Array = more.pop("coefficients")
+        warn_unless_converged(Result(**more), "KernelRidge.solve")
         return solved
 
     fit = KernelRidge(points=x, kernel=kernel, method=method, rank=used, _solve=solve, **fields)
@@ -170,7 +171,10 @@ class KernelRidge(Result):
         return Pairs(points, self.points, self.kernel, passes=1).sum(self.coefficients)
 
     def solve(self, b: Array) -> Array:
-        """``(K + mu I)^{-1} b`` for more right-hand sides (n,) or (n, k), with the same factor or preconditioner."""
+        """``(K + mu I)^{-1} b`` for more right-hand sides (n,) or (n, k), with the same factor or preconditioner.
+
+        The limits are those of the fit; a `ConvergenceWarning` says where one was met.
+        """
         xp = array_namespace(points=self.points, b=b)
         check_array(b, "b", xp, shape=(self.points.shape[0], *b.shape[1:]), ndim=(1, 2), dtype=self.points.dtype)
         return self._solve(b)
