@@ -1,8 +1,8 @@
 """Sine and cosine transforms along one axis, which the array-API standard lacks.
 
-SciPy has native routines, and CuPy those of the second and third kind; else the FFT of the odd or even extension is taken,
-which costs three to four times as much. All transforms here are orthonormal: the matrix of `dst1` is its own inverse, that of `idct2` the
-transpose of that of `dct2`. The dtype stays, and every other axis is a batch.
+SciPy has native routines, and CuPy those of the second and third kind; else the FFT of the odd or even extension is
+taken, which costs three to four times as much. All transforms here are orthonormal: the matrix of `dst1` is its own
+inverse, that of `idct2` the transpose of that of `dct2`. The dtype stays, and every other axis is a batch.
 """
 
 from __future__ import annotations

@@ -304,3 +304,13 @@ def test_bad_input() -> None:
         krylov_gradient(lambda x: x[:1], B, np.zeros(2), 1.0)
     with pytest.raises(InputError, match="rtol"):
         fast_gradient(lambda x: x, B, np.ones(2), 1.0, rtol=-1.0)
+
+
+@pytest.mark.parametrize("build", [chebyshev_polynomial, neumann_polynomial, symmetric_polynomial])
+def test_a_real_matrix_and_complex_vectors(xp: Any, make: Any, build: Any) -> None:
+    B = spd(VALUES)[0]
+    M = build(make(B), 2)
+    z = np.linspace(-1.0, 1.0, 7) + 1j * np.linspace(0.0, 3.0, 7) ** 2
+    matrix = to_host(M @ make(np.eye(7)))
+    np.testing.assert_allclose(to_host(M @ make(z)), matrix @ z, rtol=1e-12)
+    assert cg(make(B), make(z), M=M, rtol=1e-10).converged

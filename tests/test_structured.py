@@ -741,3 +741,14 @@ def test_further_solves_say_that_they_did_not_converge(make: Any) -> None:
         process.fit(x, x[:, 0])
     with pytest.warns(ConvergenceWarning, match="KernelRidge.solve"):
         process.predict(x[:3, :], variance=True)
+
+
+@pytest.mark.parametrize("build", [kronecker, kronecker_sum])
+def test_complex_factors_and_a_real_right_hand_side(make: Any, build: Any) -> None:
+    F = np.asarray([[2.0, 1.0j], [-1.0j, 3.0]])
+    eye = np.eye(2)
+    dense = np.kron(F, F) if build is kronecker else np.kron(F, eye) + np.kron(eye, F)
+    P, b = build([make(F), make(F)]), make(np.ones(4))
+    np.testing.assert_allclose(to_host(P.solve(b)), np.linalg.solve(dense, np.ones(4)), atol=1e-13)
+    with pytest.raises(InputError, match="complex128"):
+        P @ b
