@@ -549,3 +549,16 @@ def test_complex_systems(xp: Any, make: Any, columns: int) -> None:
         assert np.all(np.linalg.norm(B - A @ to_host(result.x), axis=0) <= 1.0001e-9 * np.linalg.norm(B, axis=0)), name
     real = solve(make(definite.real), make(B), rtol=1e-9)  # real entries, complex vectors
     np.testing.assert_allclose(definite.real @ to_host(real.x), B, atol=1e-7)
+
+
+@pytest.mark.parametrize("t", [1, 2, 3])
+@pytest.mark.parametrize("shifts", [[1.0, 0.0], [0.0, 1.0]])
+def test_the_path_does_not_call_a_singular_shift_solved(make: Any, t: int, shifts: list[float]) -> None:
+    with pytest.warns(ConvergenceWarning, match="not positive definite"):
+        path = regularization_path(make(np.zeros((3, 3))), make(np.ones(3)), shifts, t=t, rng=0)
+    assert path.status is Status.INDEFINITE
+    good = shifts.index(1.0)
+    np.testing.assert_allclose(to_host(path.x)[:, good], 1.0)
+    np.testing.assert_array_equal(to_host(path.x)[:, 1 - good], 0.0)
+    assert path.residual_norms[good] < 1e-12
+    assert path.residual == pytest.approx(3**0.5)
