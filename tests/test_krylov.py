@@ -562,3 +562,23 @@ def test_the_path_does_not_call_a_singular_shift_solved(make: Any, t: int, shift
     np.testing.assert_array_equal(to_host(path.x)[:, 1 - good], 0.0)
     assert path.residual_norms[good] < 1e-12
     assert path.residual == pytest.approx(3**0.5)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_block_methods_tell_nan_from_negative_curvature(xp: Any, make: Any, k: int) -> None:
+    D, calls = make(np.diag(np.linspace(1.0, 100.0, 60))), []
+
+    def spoiled(v: Any) -> Any:
+        calls.append(1)
+        return (D @ v) * (float("nan") if len(calls) > 4 else 1.0)
+
+    A = LinearOperator((60, 60), spoiled, matmat=spoiled, dtype=D.dtype)
+    rng = np.random.default_rng(0)
+    with pytest.warns(ConvergenceWarning, match="NaN"):
+        result = enlarged_cg(A, make(rng.standard_normal(60)), t=4, rtol=1e-12, rng=0)
+    assert result.status is Status.NONFINITE
+    calls.clear()
+    with pytest.warns(ConvergenceWarning, match="NaN"):
+        result = block_cg(A, make(rng.standard_normal((60, k))), rtol=1e-12)
+    assert result.status is Status.NONFINITE
+    assert bool(xp.all(xp.isfinite(result.x)))
