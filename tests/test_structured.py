@@ -752,3 +752,12 @@ def test_complex_factors_and_a_real_right_hand_side(make: Any, build: Any) -> No
     np.testing.assert_allclose(to_host(P.solve(b)), np.linalg.solve(dense, np.ones(4)), atol=1e-13)
     with pytest.raises(InputError, match="complex128"):
         P @ b
+
+
+def test_predictions_name_the_points() -> None:
+    x = np.linspace(0.0, 1.0, 10)[:, None]
+    process = GaussianProcess(gaussian(0.3), noise=1e-2).fit(x, x[:, 0])
+    for points in (x[:, 0], np.ones((3, 2)), np.full((3, 1), np.nan), np.ones((3, 1), np.float32), np.ones((0, 1))):
+        for variance in (False, True):
+            with pytest.raises((InputError, BackendError), match="points"):
+                process.predict(points, variance=variance)

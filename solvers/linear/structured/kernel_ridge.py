@@ -168,6 +168,8 @@ class KernelRidge(Result):
 
     def predict(self, points: Array) -> Array:
         """``sum_j k(points_i, x_j) a_j``: (p,) or (p, k) for ``points`` (p, d)."""
+        xp = array_namespace(points=points, x=self.points)
+        check_array(points, "points", xp, shape=(None, self.points.shape[1]), dtype=self.points.dtype)
         return Pairs(points, self.points, self.kernel, passes=1).sum(self.coefficients)
 
     def solve(self, b: Array) -> Array:
