@@ -507,3 +507,5 @@ def test_the_driver_names_what_it_refuses() -> None:
         solve_sequence(data, [1.0, 2.0, 3.0])  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="preconditioner"):
         solve_sequence(data, preconditioner=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="preconditioner"):
+        solve_sequence(data, preconditioner=lambda A: A, method="recycled_minres")

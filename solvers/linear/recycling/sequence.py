@@ -93,7 +93,7 @@ def solve_sequence(
     order : {"greedy", "fft", "given"} or permutation
         See `order_greedy` and `order_fft`.
     preconditioner : callable, optional
-        ``A -> M``, called for each system.
+        ``A -> M``, called for each system; not for ``"recycled_minres"``.
     recycle : RecycleSpace, optional
         What an earlier sequence has left.
     **options
@@ -134,6 +134,8 @@ def solve_sequence(
     if not hasattr(systems, "__iter__"):
         raise BackendError(f"systems is a {type(systems).__name__}, expected an iterable of pairs (A, b)")
     check_callable(preconditioner, "preconditioner")
+    if preconditioner is not None and method == "recycled_minres":
+        raise InputError("preconditioner: recycled_minres has none; take method='gcrodr' or 'minres'")
     listed = list(systems)
     for index, system in enumerate(listed):
         if not hasattr(system, "__len__") or hasattr(system, "shape") or len(system) != 2:
