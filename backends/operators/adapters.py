@@ -104,13 +104,13 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace, pending: Pending | N
         return xp.concat(parts, axis=0)
 
     widen = A.dtype in (xp.float32, xp.complex64) and has_float64(A, xp)
-    forward, adjoint = _any_vector(A.__matmul__, A.dtype, xp), _any_vector(adjoint, A.dtype, xp)
+    forward, backward = _any_vector(A.__matmul__, A.dtype, xp), _any_vector(adjoint, A.dtype, xp)
     return LinearOperator(
         A.shape,
         forward,
         matmat=forward,
-        rmatvec=adjoint,
-        rmatmat=adjoint,
+        rmatvec=backward,
+        rmatmat=backward,
         dtype=A.dtype,
         precise_matvec=precise if widen else None,
         diagonal=lambda: xp.linalg.diagonal(A),
@@ -188,13 +188,13 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace, pending: Pending | No
         return out
 
     widen = A.dtype in (xp.float32, xp.complex64) and has_float64(like, xp)
-    forward, adjoint = _any_vector(A.__matmul__, A.dtype, xp), _any_vector(adjoint, A.dtype, xp)
+    forward, backward = _any_vector(A.__matmul__, A.dtype, xp), _any_vector(adjoint, A.dtype, xp)
     return LinearOperator(
         tuple(A.shape),
         Products(A) if is_numpy(xp) and A.format == "csr" else forward,
         matmat=forward,
-        rmatvec=adjoint,
-        rmatmat=adjoint,
+        rmatvec=backward,
+        rmatmat=backward,
         dtype=A.dtype,
         precise_matvec=precise if widen else None,
         diagonal=diagonal,
