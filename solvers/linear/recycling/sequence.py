@@ -164,7 +164,9 @@ def _not_begun(method: str, A: Any, b: Array, options: dict[str, Any]) -> Linear
     """The result of no iteration at all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        result: LinearResult = (_FORGET | _REMEMBER)[method](A, b, **(options | {"maxiter": 0, "callback": None, "progress": False}))
+        result: LinearResult = (_FORGET | _REMEMBER)[method](
+            A, b, **(options | {"maxiter": 0, "callback": None, "progress": False})
+        )
     return result if result.converged else replace(result, status=Status.INTERRUPTED)
 
 
