@@ -761,3 +761,20 @@ def test_predictions_name_the_points() -> None:
         for variance in (False, True):
             with pytest.raises((InputError, BackendError), match="points"):
                 process.predict(points, variance=variance)
+
+
+def test_a_process_that_misses_the_boundary_values_is_no_solution() -> None:
+    x = np.linspace(0.0, 2.0 * np.pi, 120)
+    u = np.sin(x)
+    messages = []
+    for components in (5, 10, 20):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solution = gp_pde(
+                x, u**3 - 2.0 * u, u, nonlinearity=lambda v: (v**3 - v, 3.0 * v**2 - 1.0), components=components
+            )
+        if solution.boundary_gap > 0.1:
+            assert not solution.converged
+            messages.append(solution.message)
+    assert messages
+    assert all("misses the boundary values by 0." in message for message in messages)
