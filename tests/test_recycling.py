@@ -509,3 +509,22 @@ def test_the_driver_names_what_it_refuses() -> None:
         solve_sequence(data, preconditioner=3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="preconditioner"):
         solve_sequence(data, preconditioner=lambda A: A, method="recycled_minres")
+
+
+def test_an_error_in_the_callback_of_a_batch_brings_all_problems(make: Any) -> None:
+    a = np.exp(np.random.default_rng(0).standard_normal((3, 12, 12)))
+    seen = []
+
+    def fail(iterate: Any) -> None:
+        seen.append(iterate.n_iter)
+        if seen.count(0) == 2 and iterate.n_iter == 2:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        solve_diffusion(make(a), make(np.ones((10, 10))), lanes=1, callback=fail, rtol=1e-8)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.status is Status.BREAKDOWN
+    x, reference = to_host(result.x), solve_diffusion(a, np.ones((10, 10)), rtol=1e-10).x
+    np.testing.assert_allclose(x[0], reference[0], rtol=1e-5)
+    assert np.any(x[1])
+    assert not np.any(x[2])
