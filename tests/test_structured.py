@@ -778,3 +778,10 @@ def test_a_process_that_misses_the_boundary_values_is_no_solution() -> None:
             messages.append(solution.message)
     assert messages
     assert all("misses the boundary values by 0." in message for message in messages)
+
+
+def test_a_reaction_that_is_none_is_named(xp: Any, make: Any) -> None:
+    x = make(np.linspace(0.0, 1.0, 20))
+    for reaction in (lambda u: u, lambda u: (u, u, u)):
+        with pytest.raises(InputError, match="nonlinearity returned"):
+            gp_pde(x, x, 0.0 * x, nonlinearity=reaction, components=3, maxiter=2)
