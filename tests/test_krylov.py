@@ -582,3 +582,15 @@ def test_block_methods_tell_nan_from_negative_curvature(xp: Any, make: Any, k: i
         result = block_cg(A, make(rng.standard_normal((60, k))), rtol=1e-12)
     assert result.status is Status.NONFINITE
     assert bool(xp.all(xp.isfinite(result.x)))
+
+
+@pytest.mark.parametrize("solver", [cg, minres, gmres, bicgstab, tfqmr])
+def test_a_right_hand_side_whose_square_underflows_is_not_called_solved(make: Any, solver: Any) -> None:
+    A = np.diag(np.linspace(1.0, 100.0, 20))
+    for dtype, size in ((np.float64, 1e-200), (np.float64, 1e-155), (np.float32, 1e-25), (np.float32, 1e-18)):
+        B = np.full(20, size, dtype=dtype)
+        with pytest.warns(ConvergenceWarning, match="precision is exhausted"):
+            assert not solver(make(A.astype(dtype)), make(B)).converged
+    result = solver(make(A), make(np.zeros(20)))
+    assert result.converged
+    assert result.residual == 0.0
