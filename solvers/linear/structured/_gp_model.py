@@ -115,7 +115,7 @@ class Model:
         """``a0 u + c(u)`` and its derivative; None for a derivative that is zero."""
         if self.nonlinearity is None:
             return (self.zeroth * u, self.zeroth + self.xp.zeros_like(u)) if self.has_zeroth else (0.0 * u, None)
-        pair = self.nonlinearity(u)
+        pair: Any = self.nonlinearity(u)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"nonlinearity returned a {type(pair).__name__}, expected the pair (c(u), c'(u))")
         value, slope = pair
