@@ -8,7 +8,7 @@ factorisation is the same `BreakdownError`. Beside them, conjugates that cost no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from .errors import BreakdownError, InputError
@@ -26,6 +26,16 @@ def _breakdown(message: str) -> Iterator[None]:
         if not type(err).__name__.endswith("LinAlgError"):
             raise
         raise BreakdownError(message) from err
+
+
+def _looking(xp: Namespace) -> AbstractContextManager[object]:
+    """Let CuPy look whether a factorisation succeeded: otherwise it may return a factor that is wrong but finite."""
+    if not is_cupy(xp):
+        return nullcontext()
+    import cupyx
+
+    found: AbstractContextManager[object] = cupyx.errstate(linalg="raise")
+    return found
 
 
 def _check_square(A: Array, name: str, xp: Namespace) -> None:
@@ -162,7 +172,7 @@ def cholesky(A: Array, *, xp: Namespace) -> Array:
     """
     _check_square(A, "A", xp)
     message = "matrix is not positive definite, or has entries that are not finite"
-    with _breakdown(message):
+    with _breakdown(message), _looking(xp):
         L = xp.linalg.cholesky(A)
     if not host_bool(xp.isfinite(xp.sum(xp.linalg.diagonal(L)))):
         raise BreakdownError(message)

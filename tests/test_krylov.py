@@ -549,3 +549,48 @@ def test_complex_systems(xp: Any, make: Any, columns: int) -> None:
         assert np.all(np.linalg.norm(B - A @ to_host(result.x), axis=0) <= 1.0001e-9 * np.linalg.norm(B, axis=0)), name
     real = solve(make(definite.real), make(B), rtol=1e-9)  # real entries, complex vectors
     np.testing.assert_allclose(definite.real @ to_host(real.x), B, atol=1e-7)
+
+
+@pytest.mark.parametrize("t", [1, 2, 3])
+@pytest.mark.parametrize("shifts", [[1.0, 0.0], [0.0, 1.0]])
+def test_the_path_does_not_call_a_singular_shift_solved(make: Any, t: int, shifts: list[float]) -> None:
+    with pytest.warns(ConvergenceWarning, match="not positive definite"):
+        path = regularization_path(make(np.zeros((3, 3))), make(np.ones(3)), shifts, t=t, rng=0)
+    assert path.status is Status.INDEFINITE
+    good = shifts.index(1.0)
+    np.testing.assert_allclose(to_host(path.x)[:, good], 1.0)
+    np.testing.assert_array_equal(to_host(path.x)[:, 1 - good], 0.0)
+    assert path.residual_norms[good] < 1e-12
+    assert path.residual == pytest.approx(3**0.5)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_block_methods_tell_nan_from_negative_curvature(xp: Any, make: Any, k: int) -> None:
+    D, calls = make(np.diag(np.linspace(1.0, 100.0, 60))), []
+
+    def spoiled(v: Any) -> Any:
+        calls.append(1)
+        return (D @ v) * (float("nan") if len(calls) > 4 else 1.0)
+
+    A = LinearOperator((60, 60), spoiled, matmat=spoiled, dtype=D.dtype)
+    rng = np.random.default_rng(0)
+    with pytest.warns(ConvergenceWarning, match="NaN"):
+        result = enlarged_cg(A, make(rng.standard_normal(60)), t=4, rtol=1e-12, rng=0)
+    assert result.status is Status.NONFINITE
+    calls.clear()
+    with pytest.warns(ConvergenceWarning, match="NaN"):
+        result = block_cg(A, make(rng.standard_normal((60, k))), rtol=1e-12)
+    assert result.status is Status.NONFINITE
+    assert bool(xp.all(xp.isfinite(result.x)))
+
+
+@pytest.mark.parametrize("solver", [cg, minres, gmres, bicgstab, tfqmr])
+def test_a_right_hand_side_whose_square_underflows_is_not_called_solved(make: Any, solver: Any) -> None:
+    A = np.diag(np.linspace(1.0, 100.0, 20))
+    for dtype, size in ((np.float64, 1e-200), (np.float64, 1e-155), (np.float32, 1e-25), (np.float32, 1e-18)):
+        B = np.full(20, size, dtype=dtype)
+        with pytest.warns(ConvergenceWarning, match="precision is exhausted"):
+            assert not solver(make(A.astype(dtype)), make(B)).converged
+    result = solver(make(A), make(np.zeros(20)))
+    assert result.converged
+    assert result.residual == 0.0

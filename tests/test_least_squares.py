@@ -173,3 +173,13 @@ def test_any_shape(solver: Any, m: int, n: int, seed: int) -> None:
     A = (U * np.clip(s, 0.5 * s[0], None)) @ Vt
     result = solver(A, b, atol=1e-12, btol=1e-12, maxiter=20 * (m + n))
     np.testing.assert_allclose(result.x, np.linalg.lstsq(A, b)[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", [lsqr, lsmr])
+def test_data_whose_squares_underflow_are_not_called_fitted(make: Any, solver: Any) -> None:
+    A = np.random.default_rng(0).standard_normal((20, 4))
+    for dtype, size in ((np.float64, 1e-200), (np.float64, 1e-153), (np.float32, 1e-25)):
+        b = make(np.full(20, size, dtype=dtype))
+        with pytest.warns(ConvergenceWarning, match="precision is exhausted"):
+            assert not solver(make(A.astype(dtype)), b).converged
+    assert solver(make(A), make(np.zeros(20))).converged

@@ -304,3 +304,39 @@ def test_bad_input() -> None:
         krylov_gradient(lambda x: x[:1], B, np.zeros(2), 1.0)
     with pytest.raises(InputError, match="rtol"):
         fast_gradient(lambda x: x, B, np.ones(2), 1.0, rtol=-1.0)
+
+
+@pytest.mark.parametrize("build", [chebyshev_polynomial, neumann_polynomial, symmetric_polynomial])
+def test_a_real_matrix_and_complex_vectors(xp: Any, make: Any, build: Any) -> None:
+    B = spd(VALUES)[0]
+    M = build(make(B), 2)
+    z = np.linspace(-1.0, 1.0, 7) + 1j * np.linspace(0.0, 3.0, 7) ** 2
+    matrix = to_host(M @ make(np.eye(7)))
+    np.testing.assert_allclose(to_host(M @ make(z)), matrix @ z, rtol=1e-12)
+    assert cg(make(B), make(z), M=M, rtol=1e-10).converged
+
+
+def test_a_bound_that_is_not_positive_definite(xp: Any, make: Any) -> None:
+    c = make(np.ones(3))
+    for B in (np.zeros((3, 3)), -np.eye(3)):
+        bound = make(B)
+        with pytest.warns(ConvergenceWarning, match="not positive definite"):
+            result = krylov_gradient(lambda x, B=bound: B @ x - c * make(np.arange(3.0)), bound, make(np.zeros(3)), 1.0)
+        assert result.status is Status.INDEFINITE
+        assert bool(xp.all(xp.isfinite(result.x)))
+    for B in (np.zeros((3, 3)), -np.eye(3)):
+        for build in (chebyshev_polynomial, neumann_polynomial):
+            with pytest.raises(InputError, match="A is not positive definite"):
+                build(make(B), 2)
+        with pytest.raises(InputError, match="B is not positive definite"):
+            fast_gradient(lambda x: x - c, make(B), make(np.zeros(3)), 1.0)
+    with pytest.raises(InputError, match="B or P is not positive definite"):
+        fast_gradient(
+            lambda x: x - c,
+            make(np.eye(3)),
+            make(np.zeros(3)),
+            1.0,
+            LinearOperator((3, 3), lambda v: -v, dtype=c.dtype),
+        )
+    with pytest.raises(BackendError, match="gradient returned a list"):
+        krylov_gradient(lambda x: [1.0, 2.0, 3.0], make(np.eye(3)), make(np.zeros(3)), 1.0)

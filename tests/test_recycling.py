@@ -476,3 +476,55 @@ def test_a_batch_refuses_and_reports() -> None:
 def test_minres_and_recycled_minres_agree_without_memory() -> None:
     A, b = np.diag(np.linspace(-5.0, 20.0, 150)) + 0.1, np.ones(150)
     assert abs(recycled_minres(A, b, rtol=1e-9).n_iter - minres(A, b, rtol=1e-9).n_iter) <= 2
+
+
+@pytest.mark.parametrize("method", ["gcrodr", "deflated_cg", "recycled_minres", "gmres", "minres", "cg"])
+def test_an_interrupt_ends_the_sequence(method: str) -> None:
+    data = two_parameter_darcy_sequence(12, 4, xp=np_xp)
+    calls = []
+
+    def interrupt(iterate: Any) -> None:
+        calls.append(iterate.n_iter)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        done = solve_sequence(data, method=method, callback=interrupt, rtol=1e-8)
+    assert len(calls) == 3
+    assert [result.status for result in done.results] == [Status.INTERRUPTED] * 4
+    assert all(not np.any(result.x) for result in done.results[1:])
+    assert done[1].residual == pytest.approx(np.linalg.norm(data.rhs[1]))
+
+
+def test_the_driver_names_what_it_refuses() -> None:
+    data = two_parameter_darcy_sequence(5, 3, xp=np_xp)
+    for order in (5, None, [0, "one", 2], [0, 0, 1], "sorted"):
+        with pytest.raises(InputError, match="order"):
+            solve_sequence(data, data.parameters, order=order)  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="systems"):
+        solve_sequence(None)  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="params"):
+        solve_sequence(data, [1.0, 2.0, 3.0])  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="preconditioner"):
+        solve_sequence(data, preconditioner=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="preconditioner"):
+        solve_sequence(data, preconditioner=lambda A: A, method="recycled_minres")
+
+
+def test_an_error_in_the_callback_of_a_batch_brings_all_problems(make: Any) -> None:
+    a = np.exp(np.random.default_rng(0).standard_normal((3, 12, 12)))
+    seen = []
+
+    def fail(iterate: Any) -> None:
+        seen.append(iterate.n_iter)
+        if seen.count(0) == 2 and iterate.n_iter == 2:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        solve_diffusion(make(a), make(np.ones((10, 10))), lanes=1, callback=fail, rtol=1e-8)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.status is Status.BREAKDOWN
+    x, reference = to_host(result.x), solve_diffusion(a, np.ones((10, 10)), rtol=1e-10).x
+    np.testing.assert_allclose(x[0], reference[0], rtol=1e-5)
+    assert np.any(x[1])
+    assert not np.any(x[2])

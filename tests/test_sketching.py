@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, BreakdownError, InputError
 from xpsolve.backends.operators import LinearOperator
 from xpsolve.backends.transfer import to_host
-from xpsolve.solvers.linear.sketching import nystrom_approximation, randomized_svd, sketch, trace
+from xpsolve.solvers.linear.preconditioners import rpcholesky
+from xpsolve.solvers.linear.sketching import lstsq_sketched, nystrom_approximation, randomized_svd, sketch, trace
 
 KINDS = ("gaussian", "srht", "fjlt", "sparse_sign", "countsketch")
 
@@ -247,4 +248,25 @@ def test_bad_low_rank_requests_are_refused() -> None:
     ]
     for call, match in calls:
         with pytest.raises(InputError, match=match):
+            call()
+
+
+def test_operators_that_return_nan_are_named(xp: Any, make: Any) -> None:
+    like, tall = make(np.ones(12)), make(np.ones(200))
+
+    def nan(shape: tuple[int, int]) -> LinearOperator:
+        forward, back = make(np.full(shape[0], np.nan)), make(np.full(shape[1], np.nan))
+        return LinearOperator(shape, lambda v: forward, rmatvec=lambda u: back, dtype=like.dtype)
+
+    A = nan((12, 12))
+    calls = [
+        lambda: randomized_svd(A, 2, like=like, rng=0),
+        lambda: nystrom_approximation(A, 2, like=like, rng=0),
+        *(lambda method=m: trace(A, 9, like=like, method=method, rng=0) for m in ("hutch++", "hutchinson", "xtrace")),
+        lambda: lstsq_sketched(nan((200, 3)), tall, rng=0),
+        lambda: rpcholesky(A, 0.1, 1, diag=like, rng=0),
+        lambda: rpcholesky(A, 0.1, 5, diag=like, rng=0),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"^(A|K) .*(not finite|NaN)"):
             call()

@@ -257,7 +257,8 @@ def test_toeplitz_refusals(make: Any) -> None:
     with pytest.raises(InputError, match="Hermitian"):
         toeplitz(np.ones(2), np.ones(2)).solve(np.ones(2), method="cg")
     with pytest.raises(BreakdownError, match="leading block"):
-        toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2))
+        toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2), method="levinson")
+    np.testing.assert_allclose(toeplitz(np.asarray([0.0, 1.0])).solve(np.asarray([1.0, 2.0])), [2.0, 1.0])
     with pytest.raises(BreakdownError, match="singular"):
         toeplitz(np.ones(2)).solve(np.ones(2), method="dense")
     with pytest.raises(InputError, match="chan"):
@@ -707,3 +708,80 @@ def test_a_fast_product_on_a_square() -> None:
     assert relative(solution.u, u) <= 2e-3
     fine = np.linspace(0.0, TAU, 200)
     assert relative(solution.predict((fine, fine)), np.outer(np.sin(20 * fine), np.sin(20 * fine))) <= 2e-3
+
+
+@pytest.mark.parametrize("n", [3, 50])
+@pytest.mark.parametrize("hermitian", [True, False])
+def test_toeplitz_with_a_nearly_singular_leading_block(n: int, hermitian: bool) -> None:
+    rng = np.random.default_rng(n)
+    column, row = rng.standard_normal((2, n))
+    column[0] = 1e-14
+    T, b = toeplitz(column, None if hermitian else row), rng.standard_normal((n, 2))
+    reference = np.linalg.solve(sla.toeplitz(column, column if hermitian else row), b)
+    np.testing.assert_allclose(T.solve(b), reference, rtol=1e-9, atol=1e-9)
+    with pytest.raises(BreakdownError, match="nearly singular"):
+        T.solve(b, method="levinson")
+
+
+@pytest.mark.parametrize("method", ["auto", "dense"])
+def test_complex_toeplitz_with_a_real_right_hand_side(xp: Any, make: Any, method: str) -> None:
+    column = np.asarray([4.0, 1.0j, 0.5])
+    x = toeplitz(make(column)).solve(make(np.ones(3)), method=method)
+    np.testing.assert_allclose(to_host(x), np.linalg.solve(sla.toeplitz(column), np.ones(3)), rtol=1e-7)
+
+
+def test_further_solves_say_that_they_did_not_converge(make: Any) -> None:
+    x = make(np.random.default_rng(0).random((100, 2)))
+    with pytest.warns(ConvergenceWarning, match="kernel_ridge"):
+        model = kernel_ridge(x, x[:, 0], gaussian(0.3), 1e-6, method="cg", maxiter=2)
+    with pytest.warns(ConvergenceWarning, match="KernelRidge.solve: iteration limit"):
+        model.solve(x[:, 1])
+    process = GaussianProcess(gaussian(0.3), noise=1e-6, method="cg", maxiter=2)
+    with pytest.warns(ConvergenceWarning):
+        process.fit(x, x[:, 0])
+    with pytest.warns(ConvergenceWarning, match="KernelRidge.solve"):
+        process.predict(x[:3, :], variance=True)
+
+
+@pytest.mark.parametrize("build", [kronecker, kronecker_sum])
+def test_complex_factors_and_a_real_right_hand_side(make: Any, build: Any) -> None:
+    F = np.asarray([[2.0, 1.0j], [-1.0j, 3.0]])
+    eye = np.eye(2)
+    dense = np.kron(F, F) if build is kronecker else np.kron(F, eye) + np.kron(eye, F)
+    P, b = build([make(F), make(F)]), make(np.ones(4))
+    np.testing.assert_allclose(to_host(P.solve(b)), np.linalg.solve(dense, np.ones(4)), atol=1e-13)
+    with pytest.raises(InputError, match="complex128"):
+        P @ b
+
+
+def test_predictions_name_the_points() -> None:
+    x = np.linspace(0.0, 1.0, 10)[:, None]
+    process = GaussianProcess(gaussian(0.3), noise=1e-2).fit(x, x[:, 0])
+    for points in (x[:, 0], np.ones((3, 2)), np.full((3, 1), np.nan), np.ones((3, 1), np.float32), np.ones((0, 1))):
+        for variance in (False, True):
+            with pytest.raises((InputError, BackendError), match="points"):
+                process.predict(points, variance=variance)
+
+
+def test_a_process_that_misses_the_boundary_values_is_no_solution() -> None:
+    x = np.linspace(0.0, 2.0 * np.pi, 120)
+    u = np.sin(x)
+    messages = []
+    for components in (5, 10, 20):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solution = gp_pde(
+                x, u**3 - 2.0 * u, u, nonlinearity=lambda v: (v**3 - v, 3.0 * v**2 - 1.0), components=components
+            )
+        if solution.boundary_gap > 0.1:
+            assert not solution.converged
+            messages.append(solution.message)
+    assert messages
+    assert all("misses the boundary values by 0." in message for message in messages)
+
+
+def test_a_reaction_that_is_none_is_named(xp: Any, make: Any) -> None:
+    x = make(np.linspace(0.0, 1.0, 20))
+    for reaction in (lambda u: u, lambda u: (u, u, u)):
+        with pytest.raises(InputError, match="nonlinearity returned"):
+            gp_pde(x, x, 0.0 * x, nonlinearity=reaction, components=3, maxiter=2)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BackendError, InputError
-from ..namespace import Array, Namespace, array_namespace, device, has_float64, is_array, is_numpy, library
+from ..namespace import Array, Namespace, array_namespace, device, has_float64, is_array, is_numpy, is_torch, library
 from ..validation import check_finite
 from .banded import Products
-from .linear_operator import LinearOperator
+from .linear_operator import Action, LinearOperator
 
 # Rows promoted to float64 at a time when a residual is recomputed: bounds the extra memory to a few MB.
 _ROWS_AT_ONCE = 2**20
@@ -117,17 +117,33 @@ def _dense(A: Array, like: Array, name: str, xp: Namespace, pending: Pending | N
         return xp.concat(parts, axis=0)
 
     widen = A.dtype in (xp.float32, xp.complex64) and has_float64(A, xp)
+    forward, backward = _any_vector(A.__matmul__, A.dtype, xp), _any_vector(adjoint, A.dtype, xp)
     return LinearOperator(
         A.shape,
-        A.__matmul__,
-        matmat=A.__matmul__,
-        rmatvec=adjoint,
-        rmatmat=adjoint,
+        forward,
+        matmat=forward,
+        rmatvec=backward,
+        rmatmat=backward,
         dtype=A.dtype,
         precise_matvec=precise if widen else None,
         diagonal=lambda: xp.linalg.diagonal(A),
         name=name,
     )
+
+
+def _any_vector(action: Action, dtype: Any, xp: Namespace) -> Action:
+    """``action`` for real and complex vectors alike: torch multiplies only equal dtypes."""
+    if not is_torch(xp):
+        return action
+
+    def apply(v: Array) -> Array:
+        if v.dtype == dtype:
+            return action(v)
+        if xp.isdtype(dtype, "complex floating"):
+            return action(xp.astype(v, dtype))
+        return action(xp.real(v)) + 1j * action(xp.imag(v)) if xp.isdtype(v.dtype, "complex floating") else action(v)
+
+    return apply
 
 
 def _wide(v: Array, xp: Namespace) -> Any:
@@ -185,12 +201,13 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace, pending: Pending | No
         return out
 
     widen = A.dtype in (xp.float32, xp.complex64) and has_float64(like, xp)
+    forward, backward = _any_vector(A.__matmul__, A.dtype, xp), _any_vector(adjoint, A.dtype, xp)
     return LinearOperator(
         tuple(A.shape),
-        Products(A) if is_numpy(xp) and A.format == "csr" else A.__matmul__,
-        matmat=A.__matmul__,
-        rmatvec=adjoint,
-        rmatmat=adjoint,
+        Products(A) if is_numpy(xp) and A.format == "csr" else forward,
+        matmat=forward,
+        rmatvec=backward,
+        rmatmat=backward,
         dtype=A.dtype,
         precise_matvec=precise if widen else None,
         diagonal=diagonal,

@@ -109,20 +109,30 @@ def solve_diffusion(
     parts: list[LinearResult] = []
     for first in range(0, count, lanes):
         batch = slice(first, min(first + lanes, count))
-        parts.append(_solve_batch(a[batch, ...], rhs[batch, ...], bounds[batch, ...], max(host[batch]), limits, xp))
+        try:
+            parts.append(_solve_batch(a[batch, ...], rhs[batch, ...], bounds[batch, ...], max(host[batch]), limits, xp))
+        except Exception as err:
+            if isinstance(partial := getattr(err, "result", None), LinearResult):
+                err.result = _together([*parts, partial], rhs, xp)  # type: ignore[attr-defined]
+            raise
         if parts[-1].status in {Status.STOPPED, Status.INTERRUPTED, Status.TIME_LIMIT}:
             break
+    result = _together(parts, rhs, xp)
+    warn_unless_converged(result, "solve_diffusion")
+    return result
+
+
+def _together(parts: list[LinearResult], rhs: Array, xp: Namespace) -> LinearResult:
+    """One result of the batches, zero where none was begun; the worst of them speaks for all."""
     done = xp.concat([part.x for part in parts], axis=0)
-    if done.shape[0] < count:
+    if done.shape[0] < rhs.shape[0]:
         done = xp.concat([done, xp.zeros_like(rhs[done.shape[0] :, ...])], axis=0)
     worst = max(parts, key=lambda part: (not part.converged, part.residual / (part.tolerance or 1.0)))
-    result = LinearResult(
+    return LinearResult(
         x=done, status=worst.status, n_iter=max(part.n_iter for part in parts), residual=worst.residual,
         tolerance=worst.tolerance, history=worst.history,
         evaluations={"matvec": sum(part.evaluations["matvec"] for part in parts)},
     )  # fmt: skip
-    warn_unless_converged(result, "solve_diffusion")
-    return result
 
 
 def _bounds(a: Array, f: Array, rtol: float, atol: float, count: int, xp: Namespace) -> tuple[Array, list[float]]:

@@ -6,7 +6,7 @@ restart from the recomputed residual mean the same with and without damping.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...backends.errors import InputError
@@ -14,7 +14,7 @@ from ...backends.linalg import real_dtype
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.operators import LinearOperator, as_operator
 from ...backends.transfer import to_host
-from ...backends.validation import check_array, check_scalar
+from ...backends.validation import check_array, check_scalar, unwarned
 from ..iterate import LoopOptions, Outcome, iterate
 from ..result import LinearResult, Status
 from .system import System, check_pending
@@ -76,12 +76,19 @@ def prepare_least_squares(
             raise InputError(f"M has shape {inverse.shape}, expected ({n}, {n})")
         if inverse._rmatvec is None:
             raise InputError("M has no adjoint, which least squares need; pass a LinearOperator with rmatvec")
-    check_pending(pending, xp)
+    with unwarned():
+        sizes = xp.abs(b)
+        norms = xp.sqrt(xp.sum(sizes**2, axis=0))
+        small = (limits.btol * norms < float(xp.finfo(norms.dtype).smallest_normal) ** 0.5) & (
+            xp.max(sizes, axis=0) > 0
+        )
+        vanishing = xp.any(small if limits.btol else small & (norms == 0))
+    vanished = bool(check_pending(pending, xp, xp.astype(vanishing, norms.dtype)))
     if damp:
         operator, b = _damped(operator, damp, xp), xp.concat([b, xp.zeros_like(x)], axis=0)
     r = b if x0 is None else b - operator @ x
     weights = xp.ones(b.shape[1:], dtype=real_dtype(x.dtype, xp), device=device(b))
-    return System(operator, inverse, b, x, r, 1.0, weights, xp), limits
+    return System(operator, inverse, b, x, r, 1.0, weights, xp, vanishing=vanished), limits
 
 
 def _damped(A: LinearOperator, damp: float, xp: Namespace) -> LinearOperator:
@@ -203,6 +210,8 @@ class GolubKahan:
         limits = LoopOptions(maxiter=2 * system.A.shape[1] if maxiter is None else maxiter, **options)
 
         def finish(outcome: Outcome[Any]) -> LeastSquaresResult:
+            if system.vanishing and outcome.status is Status.CONVERGED:
+                outcome = replace(outcome, status=Status.STAGNATED)
             if self.verified is None or self.verified[0] is not outcome.state:
                 self.verify(outcome.state)
             assert self.verified is not None

@@ -42,6 +42,8 @@ class System:
         How far from Hermitian `prepare` found ``A`` or ``M``, as a part of its size (it looks only where a method needs it).
     answer : ndarray or None
         What the method had asked to read, on the host.
+    vanishing : bool
+        Whether a column's bound is so small that the squares of such residuals underflow: no norm can be trusted there.
     """
 
     A: LinearOperator
@@ -55,6 +57,7 @@ class System:
     host_weights: tuple[float, ...] = (1.0,)
     asymmetry: float = 0.0
     answer: Any = None
+    vanishing: bool = False
 
     @property
     def asymmetric(self) -> bool:
@@ -132,12 +135,15 @@ def prepare(
         pending.append(("x0", xp.all(xp.isfinite(x0))))
     probed = [op for op in (operator, inverse) if op is not None] if hermitian else []
     with unwarned():
-        norms = xp.sqrt(xp.sum(xp.abs(b) ** 2, axis=0))
+        sizes = xp.abs(b)
+        norms = xp.sqrt(xp.sum(sizes**2, axis=0))
         bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
         largest = xp.max(bounds)
         facts = [largest, *(asymmetry(op, b, xp) for op in probed)]
         asked = [] if ask is None else [ask(operator, b)]
-    facts += [xp.astype(fact, norms.dtype) for _, fact in pending]
+        small = (bounds < float(xp.finfo(norms.dtype).smallest_normal) ** 0.5) & (xp.max(sizes, axis=0) > 0)
+        vanishing = xp.any(small & ((bounds > 0) | (norms == 0)))
+    facts += [xp.astype(fact, norms.dtype) for fact in (*(fact for _, fact in pending), vanishing)]
     read = to_host(xp.concat([xp.stack(facts), xp.reshape(bounds, (-1,)), *asked]))
     known = len(facts) + math.prod(bounds.shape)
     host = [float(fact) for fact in read[:known]]
@@ -151,7 +157,8 @@ def prepare(
     r = b if x0 is None else b - operator @ x
     host_weights = tuple(host[0] / bound if bound > 0 else 1.0 for bound in host[len(facts) :])
     answer = read[known:] if asked else None
-    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found, answer)
+    vanished = bool(host[len(facts) - 1])
+    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found, answer, vanished)
 
 
 def check_pending(pending: Pending, xp: Namespace, fact: Array | None = None) -> float:
@@ -237,4 +244,6 @@ def run(
     suspect = system.asymmetry > finfo_eps(system.b.dtype, system.xp) ** 0.5
     if suspect and outcome.status in {Status.STAGNATED, Status.MAX_ITER, Status.INDEFINITE}:
         outcome = replace(outcome, status=Status.NOT_SYMMETRIC)
+    if system.vanishing and outcome.status is Status.CONVERGED:
+        outcome = replace(outcome, status=Status.STAGNATED)
     return finish(outcome)

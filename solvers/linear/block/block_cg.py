@@ -6,12 +6,13 @@ one. The residuals are kept as ``R = Q C`` with orthonormal ``Q``, which does no
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ....backends.errors import InputError
 from ....backends.linalg import adjoint, cho_solve
 from ....backends.namespace import Array, finfo_eps
-from ....backends.transfer import host_float, to_host
+from ....backends.transfer import host_bool, host_float, to_host
 from ....backends.validation import check_scalar
 from ...iterate import Callback, warn_unless_converged
 from ...result import LinearResult
@@ -145,9 +146,10 @@ class BlockCG:
         x, Q, C, P = state[:4]
         AP = self.system.A @ P
         self.matvecs += P.shape[1]
-        L = positive_factor(adjoint(P, xp) @ AP, xp)
+        G = adjoint(P, xp) @ AP
+        L = positive_factor(G, xp)
         if L is None:
-            return state._replace(known=-1.0)
+            return state._replace(known=broken(G, xp))
         update = P @ cho_solve(L, C, xp=xp)
         x = x + (update[:, 0] if x.ndim == 1 else update)
         inverse = cho_solve(L, xp.eye(P.shape[1], dtype=P.dtype), xp=xp)
@@ -177,6 +179,11 @@ def positive_factor(G: Array, xp: Any) -> Array | None:
         if not type(err).__name__.endswith("LinAlgError"):
             raise
         return None
+
+
+def broken(G: Array, xp: Any) -> float:
+    """What the loop is told of a matrix that has no Cholesky factor: a negative curvature, or NaN where there is one."""
+    return -1.0 if host_bool(xp.all(xp.isfinite(G))) else math.nan
 
 
 class _Preconditioned(NamedTuple):
@@ -211,9 +218,10 @@ class _PreconditionedBlockCG(BlockCG):
         AP = system.A @ state.P
         self.matvecs += state.P.shape[1]
         PH = adjoint(state.P, xp)
-        L = positive_factor(PH @ AP, xp)
+        G = PH @ AP
+        L = positive_factor(G, xp)
         if L is None:
-            return state._replace(known=-1.0)
+            return state._replace(known=broken(G, xp))
         step = cho_solve(L, PH @ state.R, xp=xp)
         R = state.R - AP @ step
         Z = system.precondition(R)

@@ -18,7 +18,7 @@ from ....backends.random import Sampler
 from ....backends.transfer import from_host, to_host, to_host_together
 from ....backends.validation import check_count, check_scalar
 from ...iterate import Callback, Outcome, warn_unless_converged
-from ...result import LinearResult
+from ...result import LinearResult, Status
 from ..system import System, prepare, run
 
 
@@ -92,7 +92,8 @@ def regularization_path(
     Warns
     -----
     ConvergenceWarning
-        A shift has not reached the tolerance; the result holds the best solutions of the space.
+        A shift has not reached the tolerance; the result holds the best solutions of the space, and zero for a shift that
+        makes the matrix singular there.
 
     Notes
     -----
@@ -125,6 +126,9 @@ def regularization_path(
     def build(outcome: Outcome[Any]) -> PathResult:
         x, passes = outcome.state.x, outcome.state.passes
         norms = method.true_norms(passes, x)
+        status = outcome.status
+        if method.singular and status in {Status.MAX_ITER, Status.STAGNATED}:
+            status = Status.INDEFINITE
         return PathResult(
             x=x,
             shifts=tuple(values),
@@ -132,7 +136,7 @@ def regularization_path(
             trace_inverse=method.traces(passes, lambda value: 1.0 / value),
             logdet=method.traces(passes, math.log),
             evaluations={"matvec": method.matvecs},
-            **(outcome.fields() | {"residual": max(norms)}),
+            **(outcome.fields() | {"status": status, "residual": _largest(norms)}),
         )
 
     result: PathResult = run(
@@ -141,6 +145,11 @@ def regularization_path(
     )  # fmt: skip
     warn_unless_converged(result, "regularization_path")
     return result
+
+
+def _largest(norms: list[float]) -> float:
+    """NaN if one of them is, which Python's own would pass over."""
+    return math.nan if any(math.isnan(norm) for norm in norms) else max(norms)
 
 
 class _State(NamedTuple):
@@ -170,6 +179,7 @@ class _Path:
         self.host_below: list[Any] = []
         self.host_begun: Any = None
         self.measured: tuple[int, list[float]] | None = None
+        self.singular = False
 
     def start(self, x: Array, r: Array) -> _State:
         """Nothing of the space yet; the path begins from zero."""
@@ -245,12 +255,23 @@ class _Path:
                 put(self.host_below[q].conj().T, starts[q], starts[q + 1])
         rhs = np.zeros(m, dtype=kind)
         rhs[:t] = first
-        out, norms = np.empty((m, len(self.shifts)), dtype=kind), []
-        last = self.host_below[passes - 1]
+        out, norms = np.zeros((m, len(self.shifts)), dtype=kind), []
+        last, finite = self.host_below[passes - 1], bool(np.all(np.isfinite(bands)))
+        self.singular = False
         for index, mu in enumerate(self.shifts):
             shifted = bands.copy()
             shifted[t] += mu
-            y = solve_banded((t, t), shifted, rhs, check_finite=False)
+            try:
+                with np.errstate(all="ignore"):
+                    y = solve_banded((t, t), shifted, rhs, check_finite=False)
+                regular = bool(np.all(np.isfinite(y)))
+            except np.linalg.LinAlgError:
+                regular = False
+            if finite and not regular:
+                # The shift is minus an eigenvalue: zero is the answer, and the others go on.
+                self.singular = True
+                norms.append(beta)
+                continue
             out[:, index] = y
             norms.append(float(np.linalg.norm(last @ y[m - sizes[-1] :])))
         return out, norms
@@ -294,7 +315,7 @@ class _Path:
         return x
 
     def error(self, state: _State) -> float:
-        return max(self.coefficients(state.passes)[1])
+        return _largest(self.coefficients(state.passes)[1])
 
     def true_norms(self, passes: int, x: Array) -> list[float]:
         """The recomputed residual norms of the iterate ``x`` after so many passes."""
@@ -310,4 +331,4 @@ class _Path:
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """The recomputed truth; the basis goes on, for it cannot be restarted from one residual of many."""
-        return state, max(self.true_norms(state.passes, state.x))
+        return state, _largest(self.true_norms(state.passes, state.x))

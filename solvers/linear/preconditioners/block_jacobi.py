@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ....backends.errors import BackendError, BreakdownError, InputError
-from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array, is_numpy
+from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_bool
 from ....backends.validation import check_count
@@ -118,8 +118,7 @@ def _sparse_blocks(A: Any, n: int, q: int, vector: Array, xp: Namespace) -> Arra
     """The same from the entries of a SciPy, CuPy or torch matrix."""
     if hasattr(A, "nnz") and hasattr(A, "tocsr"):
         coo = A.tocsr().tocoo()
-        if is_numpy(xp):
-            coo.sum_duplicates()
+        coo.sum_duplicates()
         rows, columns, values = coo.row, coo.col, coo.data
     elif hasattr(A, "to_sparse_coo"):
         coo = A.to_sparse_coo().coalesce()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ....backends.errors import InputError
-from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
+from ....backends.errors import BackendError, InputError
+from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator, as_operator
 from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_callable, check_count, check_scalar
@@ -176,6 +176,9 @@ def fast_gradient(
     inverse = None if P is None else as_operator(P, like=x0, name="P", vector="x0")
     if beta is None:
         beta = estimate_bounds(operator if inverse is None else inverse @ operator, like=x0)[1]
+        if not beta > 0:
+            product = "B is" if inverse is None else "B or P is"
+            raise InputError(f"{product} not positive definite: the largest eigenvalue found is {beta:.3g}")
     method = _Fast(gradient, inverse, scale * check_scalar(beta, "beta", positive=True), xp)
     options = LoopOptions(
         maxiter=maxiter, callback=callback, check_every=check_every, progress=progress, time_limit=time_limit
@@ -185,12 +188,13 @@ def fast_gradient(
 
 class _State(NamedTuple):
     """``x`` the iterate and ``g`` its gradient; of the fast method also the averaged point ``v`` and the sum ``S``, and
-    ``g`` is its last direction until a state is verified."""
+    ``g`` is its last direction until a state is verified; of the other whether a curvature of ``B`` was not positive."""
 
     x: Array
     g: Array
     v: Array
     total: float
+    broken: Any = False
 
 
 class _Descent:
@@ -203,10 +207,13 @@ class _Descent:
     def evaluate(self, x: Array) -> Array:
         self.counts["gradient"] += 1
         g = self.gradient(x)
+        if not is_array(g):
+            raise BackendError(f"gradient returned a {type(g).__name__}, expected an array of shape {tuple(x.shape)}")
         return check_array(g, "gradient", self.xp, shape=tuple(x.shape), dtype=x.dtype, finite=False)
 
     def error(self, state: _State) -> Array:
-        return self.xp.linalg.vector_norm(state.g)
+        norm = self.xp.linalg.vector_norm(state.g)
+        return norm if state.broken is False else self.xp.where(state.broken, -self.xp.ones_like(norm), norm)
 
     def verify(self, state: _State) -> tuple[_State, float]:
         return state, host_float(self.error(state))
@@ -241,9 +248,18 @@ class _Krylov(_Descent):
         gram = basis @ images.T
         dead = xp.astype(~xp.stack(kept), g.dtype)
         gram = 0.5 * (gram + gram.T) + dead[:, None] * xp.eye(size, dtype=g.dtype, device=device(g))
-        a = xp.linalg.solve(gram, (basis @ g)[:, None])[:, 0]
+        curvatures = xp.linalg.diagonal(gram)
+        # Beyond rounding; of a matrix of zeros all are.
+        least = -lost * xp.max(xp.abs(curvatures))
+        broken = ~xp.all(curvatures > least) & xp.all(xp.isfinite(gram))
+        try:
+            a = xp.linalg.solve(gram, (basis @ g)[:, None])[:, 0]
+        except (ValueError, RuntimeError) as err:
+            if not type(err).__name__.endswith("LinAlgError"):
+                raise
+            return state._replace(broken=broken | True)
         x = state.x - (a @ basis) * (1.0 / self.L)
-        return _State(x, self.evaluate(x), x, 0.0)
+        return _State(x, self.evaluate(x), x, 0.0, broken)
 
 
 class _Fast(_Descent):
@@ -252,7 +268,7 @@ class _Fast(_Descent):
         self.P, self.bound = P, bound
 
     def step(self, state: _State) -> _State:
-        x, _, v, total = state
+        x, v, total = state.x, state.v, state.total
         # The positive root of a^2 bound = total + a.
         a = (1.0 + (1.0 + 4.0 * self.bound * total) ** 0.5) / (2.0 * self.bound)
         share = a / (total + a)

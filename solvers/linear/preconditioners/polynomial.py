@@ -78,7 +78,7 @@ def chebyshev_polynomial(
     steps = check_count(degree, "degree", minimum=0)
     operator, vector = operator_and_vector(A, like)
     if bounds is None:
-        high = estimate_bounds(operator, like=vector, rng=rng)[1]
+        high = _largest(operator, vector, rng)
         low = high / _SPAN
     else:
         low, high = _interval(bounds)
@@ -136,7 +136,7 @@ def neumann_polynomial(
     steps = check_count(degree, "degree", minimum=0)
     operator, vector = operator_and_vector(A, like)
     if omega is None:
-        high = estimate_bounds(operator, like=vector, rng=rng)[1]
+        high = _largest(operator, vector, rng)
         w = (1.9 if steps % 2 else 1.0) / high
     else:
         w = check_scalar(omega, "omega", positive=True)
@@ -226,6 +226,14 @@ def _lanczos(A: LinearOperator, v: Array, steps: int, xp: Namespace) -> tuple[Ar
         betas.append(beta)
         v = w / xp.where(beta > 0, beta, xp.ones_like(beta))
     return xp.stack(alphas), xp.stack(betas)
+
+
+def _largest(A: LinearOperator, like: Array, rng: Any) -> float:
+    """The upper bound of `estimate_bounds`, which a positive definite matrix cannot have below zero."""
+    high = estimate_bounds(A, like=like, rng=rng)[1]
+    if not high > 0:
+        raise InputError(f"A is not positive definite: its largest eigenvalue is about {high:.3g}")
+    return high
 
 
 def _interval(bounds: Any) -> tuple[float, float]:

@@ -122,10 +122,12 @@ def _factor(
         g = g / xp.sqrt(xp.where(pivot > 0, pivot, d[i]))
         rows[k, :] = g
         d = d - xp.abs(g) ** 2
-        d = xp.where(d > 0, d, 0.0)
+        d = xp.where(d > 0, d, 0.0 * d)  # what is not finite becomes NaN and shows in the sum
         # The pivot itself is explained: what rounding leaves there must not be drawn again.
         d[i] = 0.0
         pivots.append(i)
+    if not math.isfinite(host_float(xp.sum(d))):
+        raise InputError("K has columns that are not finite")
     return rows[: len(pivots), :], tuple(pivots)
 
 

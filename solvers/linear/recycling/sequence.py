@@ -7,14 +7,15 @@ right-hand sides, it changes nothing, and for diffusion on a grid `solve_diffusi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ....backends.errors import BackendError, InputError
-from ....backends.namespace import Array
-from ....backends.validation import check_choice
-from ...result import LinearResult
+from ....backends.errors import BackendError, ConvergenceWarning, InputError
+from ....backends.namespace import Array, array_namespace
+from ....backends.validation import check_callable, check_choice
+from ...result import LinearResult, Status
 from ..cg import cg
 from ..gmres import gmres
 from ..minres import minres
@@ -92,7 +93,7 @@ def solve_sequence(
     order : {"greedy", "fft", "given"} or permutation
         See `order_greedy` and `order_fft`.
     preconditioner : callable, optional
-        ``A -> M``, called for each system.
+        ``A -> M``, called for each system; not for ``"recycled_minres"``.
     recycle : RecycleSpace, optional
         What an earlier sequence has left.
     **options
@@ -101,7 +102,8 @@ def solve_sequence(
     Returns
     -------
     SequenceResult
-        The results in the order of ``systems``.
+        The results in the order of ``systems``. An interrupt from the keyboard ends the sequence: systems that were not
+        begun have their starting point and the status INTERRUPTED.
 
     Raises
     ------
@@ -129,14 +131,23 @@ def solve_sequence(
     (True, 0)
     """
     check_choice(method, "method", (*_REMEMBER, *_FORGET))
+    if not hasattr(systems, "__iter__"):
+        raise BackendError(f"systems is a {type(systems).__name__}, expected an iterable of pairs (A, b)")
+    check_callable(preconditioner, "preconditioner")
+    if preconditioner is not None and method == "recycled_minres":
+        raise InputError("preconditioner: recycled_minres has none; take method='gcrodr' or 'minres'")
     listed = list(systems)
     for index, system in enumerate(listed):
         if not hasattr(system, "__len__") or hasattr(system, "shape") or len(system) != 2:
             raise BackendError(f"systems[{index}] is a {type(system).__name__}, expected a pair (A, b)")
     chosen = _order(len(listed), params, order)
     results: dict[int, LinearResult] = {}
+    interrupted = False
     for index in chosen:
         A, b = listed[index]
+        if interrupted:
+            results[index] = _not_begun(method, A, b, options)
+            continue
         extra = dict(options)
         if preconditioner is not None:
             extra["M"] = preconditioner(A)
@@ -145,17 +156,32 @@ def solve_sequence(
         else:
             result = _REMEMBER[method](A, b, recycle=recycle, **extra)
             results[index], recycle = result, result.recycle
+        interrupted = results[index].status is Status.INTERRUPTED
     return SequenceResult(tuple(results[i] for i in range(len(listed))), tuple(chosen), recycle)
+
+
+def _not_begun(method: str, A: Any, b: Array, options: dict[str, Any]) -> LinearResult:
+    """The result of no iteration at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result: LinearResult = (_FORGET | _REMEMBER)[method](
+            A, b, **(options | {"maxiter": 0, "callback": None, "progress": False})
+        )
+    return result if result.converged else replace(result, status=Status.INTERRUPTED)
 
 
 def _order(count: int, params: Array | None, order: str | Sequence[int]) -> list[int]:
     if not isinstance(order, str):
-        if sorted(order) != list(range(count)):
+        if not hasattr(order, "__iter__"):
+            raise InputError(f"order is {order!r}, expected 'greedy', 'fft', 'given' or a permutation")
+        places = list(order)
+        if not all(hasattr(place, "__index__") for place in places) or sorted(places) != list(range(count)):
             raise InputError(f"order is not a permutation of 0 .. {count - 1}")
-        return [int(index) for index in order]
+        return [int(index) for index in places]
     check_choice(order, "order", ("greedy", "fft", "given"))
     if params is None or order == "given" or count == 0:
         return list(range(count))
-    if params.shape[0] != count:
+    array_namespace(params=params)
+    if params.ndim == 0 or params.shape[0] != count:
         raise InputError(f"params has shape {tuple(params.shape)}, expected {count} along its first axis")
     return order_greedy(params) if order == "greedy" else order_fft(params)

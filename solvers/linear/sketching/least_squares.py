@@ -205,6 +205,8 @@ def _sketched(
     else:
         S = random_sketch(kind, d, m, like=b, rng=rng)
         SA, Sb, distortion = _columns_through(S, A, operator, b, xp), S @ columns, _distortion(d, n)
+    if not any(name == "A" for name, _ in pending):  # an operator, whose entries nobody has seen
+        pending.append(("A", xp.all(xp.isfinite(SA))))
     if damp > 0:
         SA = xp.concat([SA, damp * xp.eye(n, dtype=b.dtype, device=device(b))], axis=0)
         Sb = xp.concat([Sb, xp.zeros((n, columns.shape[1]), dtype=b.dtype, device=device(b))], axis=0)

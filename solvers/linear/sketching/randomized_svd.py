@@ -13,6 +13,7 @@ from ....backends.linalg import adjoint, cholesky, real_dtype, solve_triangular
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator, as_operator
 from ....backends.random import Sampler
+from ....backends.transfer import host_bool
 from ....backends.validation import check_array, check_count
 
 
@@ -91,7 +92,7 @@ def randomized_svd(
     for _ in range(power):
         Q = _orthonormal(operator @ _orthonormal(back @ Q, xp), xp)
     # B = A^H Q, so Q^H A = B^H: of B = X s W^H the factors change places.
-    X, s, Wh = xp.linalg.svd(back @ Q, full_matrices=False)
+    X, s, Wh = xp.linalg.svd(_finite(back @ Q, "A", xp), full_matrices=False)
     return LowRank(Q @ adjoint(Wh, xp)[:, :k], s[:k], adjoint(X, xp)[:k, :])
 
 
@@ -142,7 +143,7 @@ def nystrom_approximation(K: Any, rank: int, *, rng: Any = None, like: Array | N
     if operator.shape[1] != n or rank > n:
         raise InputError(f"K has shape {operator.shape} and rank is {rank}, expected a square K of at least that order")
     Omega = _orthonormal(_gaussian((n, rank), like, rng, xp), xp)
-    Y = operator @ Omega
+    Y = _finite(operator @ Omega, "K", xp)
     rounding = finfo_eps(like.dtype, xp) * xp.linalg.vector_norm(Y)
     for attempt in range(4):
         nu = rounding * 10.0**attempt
@@ -174,6 +175,13 @@ def operator_like(A: Any, like: Array | None, name: str) -> tuple[LinearOperator
 def _gaussian(shape: tuple[int, int], like: Array, rng: Any, xp: Namespace) -> Array:
     draws = Sampler(rng, xp=xp, dtype=real_dtype(like.dtype, xp), device=device(like)).normal(shape)
     return draws if draws.dtype == like.dtype else xp.astype(draws, like.dtype)
+
+
+def _finite(Y: Array, name: str, xp: Namespace) -> Array:
+    """A product with an operator, which may return NaN where a stored matrix is checked; one transfer."""
+    if not host_bool(xp.all(xp.isfinite(Y))):
+        raise InputError(f"{name} returned values that are not finite")
+    return Y
 
 
 def _orthonormal(Y: Array, xp: Namespace) -> Array:

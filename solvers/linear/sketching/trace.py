@@ -126,6 +126,10 @@ def _inner(U: Array, V: Array, xp: Namespace) -> Array:
 
 def _summary(samples: Array) -> TraceEstimate:
     """Mean and its standard error; the few samples are read in one transfer."""
+    import numpy as np
+
     host = to_host(samples)
+    if not np.all(np.isfinite(host)):
+        raise InputError("A returned values that are not finite")
     value = host.mean().item()
     return TraceEstimate(value, float(host.std(ddof=1)) / math.sqrt(host.size) if host.size > 1 else math.inf)

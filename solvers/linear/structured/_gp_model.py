@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ....backends.errors import InputError
 from ....backends.namespace import Array, Namespace, device
 from ....backends.transfer import host_float, to_host
 from .spectral_kernels import SpectralKernel, Tables
@@ -114,7 +115,10 @@ class Model:
         """``a0 u + c(u)`` and its derivative; None for a derivative that is zero."""
         if self.nonlinearity is None:
             return (self.zeroth * u, self.zeroth + self.xp.zeros_like(u)) if self.has_zeroth else (0.0 * u, None)
-        value, slope = self.nonlinearity(u)
+        pair: Any = self.nonlinearity(u)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"nonlinearity returned a {type(pair).__name__}, expected the pair (c(u), c'(u))")
+        value, slope = pair
         return self.zeroth * u + value, self.zeroth + slope
 
     def unpack(self, theta: Any) -> tuple[tuple[SpectralKernel, ...], float, float]:

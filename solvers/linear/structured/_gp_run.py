@@ -20,6 +20,8 @@ _QUIET_STEPS = 5
 # A Nyquist wave shows (2 / pi)^2 = 0.41 of its second derivative in differences; a collapsed prior less than 0.1.
 _RESOLUTION = 0.3
 _RESTARTS = 5
+# Part of the boundary values, or of the source, that a solution may miss and still be called one.
+_MISSED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -49,6 +51,16 @@ class GPSolution(Result):
     boundary_gap: float
     _model: Model = field(repr=False)
     _solution: Solution = field(repr=False)
+
+    @property
+    def message(self) -> str:
+        """The status as a sentence; of a process that settled on what is no solution, by how much it is none."""
+        if self.status is not Status.STAGNATED or max(self.boundary_gap, self.equation_residual) <= _MISSED:
+            return super().message
+        return (
+            f"it settled on a process that misses the boundary values by {self.boundary_gap:.2g} and the equation by "
+            f"{self.equation_residual:.2g} of their size; take more components or another max_frequency"
+        )
 
     def predict(self, points: Any) -> Array:
         """The solution at other points: (p,) on an interval; (p, 2), or a pair of arrays that span a grid, on a rectangle."""
@@ -172,11 +184,13 @@ class Run:
         def cast(arrays: Any) -> tuple[Array, ...]:
             return tuple(xp.astype(a, self.dtype) for a in arrays)
 
+        missed = mean_square(s.r) / (model.source_size or 1.0), mean_square(s.gap) / (mean_square(s.u) or 1.0)
+        if status is Status.CONVERGED and not max(missed) <= _MISSED:
+            status = Status.STAGNATED
         return GPSolution(
             status=status, n_iter=len(self.changes), residual=self.residual(), tolerance=self.rtol,
             history=tuple(self.changes), evaluations={"loss": self.evaluations}, u=xp.astype(s.u, self.dtype), loss=s.loss,
             losses=tuple(self.losses), weights=cast(xp.exp(k.log_w) for k in s.kernels),
             widths=cast(xp.exp(k.log_rho) for k in s.kernels), frequencies=cast(k.mu for k in s.kernels),
-            equation_residual=mean_square(s.r) / (model.source_size or 1.0),
-            boundary_gap=mean_square(s.gap) / (mean_square(s.u) or 1.0), _model=model, _solution=s,
+            equation_residual=missed[0], boundary_gap=missed[1], _model=model, _solution=s,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from ....backends.errors import InputError
 from ....backends.namespace import Array, array_namespace, device
 from ....backends.pairs import Kernel, Pairs
-from ....backends.validation import check_array, check_scalar
+from ....backends.validation import check_scalar
 from .kernel_ridge import KernelRidge, kernel_ridge
 
 # Columns solved together for the variance: each is a vector of the length of the training set.
@@ -83,7 +83,6 @@ class GaussianProcess:
         if not variance:
             return mean
         xp = array_namespace(points=points, x=model.points)
-        check_array(points, "points", xp, shape=(None, model.points.shape[1]), dtype=model.points.dtype)
         parts = []
         for start in range(0, points.shape[0], _COLUMNS):
             some = points[start : min(start + _COLUMNS, points.shape[0]), :]

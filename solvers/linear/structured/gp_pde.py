@@ -98,8 +98,9 @@ def gp_pde(
     Warns
     -----
     ConvergenceWarning
-        The solution still moved when a limit was met, the loss cannot be lowered in this precision, or ``max_frequency`` is
-        above the Nyquist frequency.
+        The solution still moved when a limit was met, the loss cannot be lowered in this precision, what it settled on
+        misses the boundary values or the equation by a tenth of their size, or ``max_frequency`` is above the Nyquist
+        frequency.
 
     Notes
     -----

@@ -132,7 +132,8 @@ def kernel_ridge(
 
     def solve(b: Array) -> Array:
         more = _refined(A, M, b, rtol, maxiter, {"time_limit": time_limit}, xp)
-        solved: Array = more["coefficients"]
+        solved: Array = more.pop("coefficients")
+        warn_unless_converged(Result(**more), "KernelRidge.solve")
         return solved
 
     fit = KernelRidge(points=x, kernel=kernel, method=method, rank=used, _solve=solve, **fields)
@@ -167,10 +168,15 @@ class KernelRidge(Result):
 
     def predict(self, points: Array) -> Array:
         """``sum_j k(points_i, x_j) a_j``: (p,) or (p, k) for ``points`` (p, d)."""
+        xp = array_namespace(points=points, x=self.points)
+        check_array(points, "points", xp, shape=(None, self.points.shape[1]), dtype=self.points.dtype)
         return Pairs(points, self.points, self.kernel, passes=1).sum(self.coefficients)
 
     def solve(self, b: Array) -> Array:
-        """``(K + mu I)^{-1} b`` for more right-hand sides (n,) or (n, k), with the same factor or preconditioner."""
+        """``(K + mu I)^{-1} b`` for more right-hand sides (n,) or (n, k), with the same factor or preconditioner.
+
+        The limits are those of the fit; a `ConvergenceWarning` says where one was met.
+        """
         xp = array_namespace(points=self.points, b=b)
         check_array(b, "b", xp, shape=(self.points.shape[0], *b.shape[1:]), ndim=(1, 2), dtype=self.points.dtype)
         return self._solve(b)

@@ -74,10 +74,10 @@ class KroneckerOperator(LinearOperator):
         columns = tuple(F.shape[1] for F in self.factors)
 
         def forward(v: Array) -> Array:
-            return along_axes([_times(F, self._xp) for F in self.factors], v, columns, self._xp)
+            return along_axes([times(F, self._xp) for F in self.factors], v, columns, self._xp)
 
         def backward(u: Array) -> Array:
-            return along_axes([_times(adjoint(F, self._xp), self._xp) for F in self.factors], u, rows, self._xp)
+            return along_axes([times(adjoint(F, self._xp), self._xp) for F in self.factors], u, rows, self._xp)
 
         super().__init__(
             (math.prod(rows), math.prod(columns)),
@@ -104,8 +104,8 @@ class KroneckerOperator(LinearOperator):
 
         def inverse(Q: Array, R: Array) -> Callable[[Array], Array]:
             def apply(V: Array) -> Array:
-                left, right = widen(adjoint(Q, self._xp), V, self._xp), widen(R, V, self._xp)
-                return solve_triangular(right, left @ V, lower=False, xp=self._xp)
+                turned = times(adjoint(Q, self._xp), self._xp)(V)
+                return solve_triangular(widen(R, turned, self._xp), turned, lower=False, xp=self._xp)
 
             return apply
 
@@ -189,11 +189,12 @@ def along_axes(actions: Sequence[Callable[[Array], Array]], v: Array, sizes: tup
 
 def widen(F: Array, v: Array, xp: Namespace) -> Array:
     """``F`` in the dtype of ``v`` where a real matrix meets complex vectors: torch multiplies only equal dtypes."""
-    return F if F.dtype == v.dtype else xp.astype(F, xp.result_type(F.dtype, v.dtype))
+    return F if F.dtype == v.dtype else xp.astype(F, xp.result_type(F.dtype, v.dtype), copy=False)
 
 
-def _times(F: Array, xp: Namespace) -> Callable[[Array], Array]:
-    return lambda V: widen(F, V, xp) @ V
+def times(F: Array, xp: Namespace) -> Callable[[Array], Array]:
+    """``V -> F V``, one of them real and the other complex or not."""
+    return lambda V: widen(F, V, xp) @ widen(V, F, xp)
 
 
 def check_hermitian(F: Array, name: str, xp: Namespace) -> None:

@@ -17,7 +17,7 @@ from ....backends.namespace import Array, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_float
 from ....backends.validation import check_scalar
-from .kronecker import along_axes, check_factors, check_hermitian, check_vector, widen
+from .kronecker import along_axes, check_factors, check_hermitian, check_vector, times, widen
 
 
 def kronecker_sum(factors: Sequence[Array]) -> KroneckerSum:
@@ -109,9 +109,10 @@ class KroneckerSum(LinearOperator):
         xp = self._xp
         columns = check_vector(b, self.shape[0], xp)
         values = self._shifted(shift)
-        forward = [lambda V, Q=Q: widen(adjoint(Q, xp), V, xp) @ V for Q in self._vectors]
-        backward = [lambda V, Q=Q: widen(Q, V, xp) @ V for Q in self._vectors]
-        inner = along_axes(forward, columns, self._sizes, xp) / widen(values, columns, xp)[:, None]
+        forward = [times(adjoint(Q, xp), xp) for Q in self._vectors]
+        backward = [times(Q, xp) for Q in self._vectors]
+        inner = along_axes(forward, columns, self._sizes, xp)
+        inner = inner / widen(values, inner, xp)[:, None]
         x = along_axes(backward, inner, self._sizes, xp)
         return x if b.ndim == 2 else x[:, 0]
 
@@ -155,6 +156,6 @@ class KroneckerSum(LinearOperator):
         T = xp.reshape(v, (*self._sizes, *tail))
         total = xp.zeros_like(T)
         for axis, F in enumerate(factors):
-            product = xp.tensordot(widen(F, v, xp), T, axes=([1], [axis]))
+            product = xp.tensordot(widen(F, v, xp), widen(T, F, xp), axes=([1], [axis]))
             total = total + xp.moveaxis(product, 0, axis)
         return xp.reshape(total, v.shape)

@@ -20,6 +20,8 @@ from .kronecker import widen
 
 # Orders up to which O(n^2) compiled steps beat the transforms of a few dozen preconditioned iterations.
 _LEVINSON_UP_TO = 4096
+# Backward error, relative to the matrix, beyond which the recursion has lost digits to a nearly singular leading block.
+_LOST = 1e-11
 
 
 def toeplitz(column: Array, row: Array | None = None) -> ToeplitzOperator:
@@ -130,8 +132,9 @@ class ToeplitzOperator(LinearOperator):
         method : {"auto", "levinson", "cg", "dense"}
             ``"levinson"``: SciPy's recursion, NumPy only, O(n^2) in float64, for matrices whose leading blocks are
             regular. ``"cg"``: conjugate gradients with a circulant preconditioner, O(n log n) an iteration, positive
-            definite matrices. ``"dense"``: O(n^3). ``"auto"``: Levinson with NumPy up to order 4096, otherwise ``"cg"``
-            for a Hermitian and ``"dense"`` for any other matrix.
+            definite matrices. ``"dense"``: O(n^3). ``"auto"``: Levinson with NumPy up to order 4096 (and ``"dense"`` where
+            its residual shows a leading block that is nearly singular), otherwise ``"cg"`` for a Hermitian and ``"dense"``
+            for any other matrix.
         kind : {"chan", "strang"}
             The preconditioner of ``"cg"``, see `circulant_preconditioner`.
         rtol, maxiter : float, int, optional
@@ -140,7 +143,7 @@ class ToeplitzOperator(LinearOperator):
         Raises
         ------
         BreakdownError
-            A singular leading block met the recursion, or a singular matrix the dense solve.
+            A leading block that is singular, or nearly, met the recursion, or a singular matrix the dense solve.
 
         Warns
         -----
@@ -157,7 +160,10 @@ class ToeplitzOperator(LinearOperator):
         check_array(b, "b", xp, ndim=(1, 2), allow_complex=True)
         if b.shape[0] != n:
             raise InputError(f"b has shape {tuple(b.shape)}, expected {n} rows")
-        if method == "auto":
+        if b.dtype != self.dtype and xp.isdtype(self.dtype, "complex floating"):
+            b = widen(b, self.column, xp)  # the solution is complex, whatever the right-hand side
+        automatic = method == "auto"
+        if automatic:
             small = is_numpy(xp) and n <= _LEVINSON_UP_TO
             method = "levinson" if small else "cg" if self._hermitian else "dense"
         if method == "cg":
@@ -169,7 +175,12 @@ class ToeplitzOperator(LinearOperator):
             return self._dense(b)
         if not is_numpy(xp):
             raise InputError('method "levinson" is SciPy\'s and needs NumPy arrays; use "cg" or "dense"')
-        return self._levinson(b)
+        try:
+            return self._levinson(b)
+        except BreakdownError:
+            if not automatic:
+                raise
+        return self._dense(b)
 
     def _dense(self, b: Array) -> Array:
         xp = self._xp
@@ -190,6 +201,14 @@ class ToeplitzOperator(LinearOperator):
             x = solve_toeplitz((self.column, self.row), b, check_finite=False)
         except np.linalg.LinAlgError as err:
             raise BreakdownError('a leading block of T is singular; use method="dense"') from err
+        # The recursion is unstable where a leading block is nearly singular, and does not notice.
+        wide = ToeplitzOperator(
+            *(part.astype(np.result_type(part.dtype, np.float64)) for part in (self.column, self.row))
+        )
+        size = np.abs(self.column).sum(dtype=float) + np.abs(self.row[1:]).sum(dtype=float)
+        gap = np.linalg.norm(b - wide @ x, axis=0)
+        if not np.all(gap <= _LOST * (size * np.linalg.norm(x, axis=0) + np.linalg.norm(b, axis=0))):
+            raise BreakdownError('a leading block of T is nearly singular; use method="dense"')
         return x.astype(b.dtype)
 
     @cached_property
