@@ -64,8 +64,7 @@ def test_the_callback_sees_both_methods_and_can_stop_either(reg: float) -> None:
             if type(iterate.state).__name__ == kind:
                 raise ZeroDivisionError
 
-        with pytest.warns(ConvergenceWarning):
-            stopped = solve(C, reg=reg, callback=stop)
+        stopped = solve(C, reg=reg, callback=stop)
         assert stopped.status is Status.STOPPED
         with pytest.raises(ZeroDivisionError) as caught:
             solve(C, reg=reg, callback=fail)
