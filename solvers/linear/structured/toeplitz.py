@@ -85,7 +85,9 @@ class ToeplitzOperator(LinearOperator):
         self.column, self.row, self._xp, self._hermitian = column, row, xp, hermitian
         m, n = column.shape[0], row.shape[0]
         self._length = fast_length(m + n - 1)
-        wide = {xp.float32: xp.float64, xp.complex64: xp.complex128}.get(column.dtype)
+        # Compared one by one: NumPy's and CuPy's dtypes equal the names of the standard, but hash otherwise.
+        pairs = ((xp.float32, xp.float64), (xp.complex64, xp.complex128))
+        wide = next((double for single, double in pairs if column.dtype == single), None)
 
         def precise(v: Array) -> Array:
             target = xp.complex128 if xp.isdtype(v.dtype, "complex floating") else xp.float64
