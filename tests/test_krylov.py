@@ -426,18 +426,25 @@ def test_block_on_every_library(xp: Any, make: Any, preconditioned: bool) -> Non
     B = rng.standard_normal((60, 3))
     B = np.stack([B[:, 0], B[:, 0], B[:, 1], B[:, 0] + B[:, 1], 0 * B[:, 0], 1e-6 * B[:, 2]], axis=1)
     M = make(np.diag(1 / np.diag(A))) if preconditioned else None
-    result = block_cg(make(A), make(B), rtol=1e-9, M=M)
+    result = block_cg(make(A), make(B), rtol=1e-9, M=M, check_every=1)
     x = to_host(result.x)
     assert result.n_iter <= 25  # three independent columns in 60 dimensions
     assert np.all(np.linalg.norm(B - A @ x, axis=0) <= 1.0001e-9 * np.linalg.norm(B, axis=0))
     assert not x[:, 4].any()
     np.testing.assert_allclose(x[:, 0], x[:, 1], rtol=1e-10)
-    whole = block_cg(make(A), make(np.eye(60)), rtol=1e-8)
+    whole = block_cg(make(A), make(np.eye(60)), rtol=1e-8, check_every=1)
     assert whole.n_iter <= 2  # all directions at once
     one = enlarged_cg(make(A), make(B[:, 0]), t=6, rng=0, rtol=1e-9)
     np.testing.assert_allclose(to_host(one.x), np.linalg.solve(A, B[:, 0]), atol=1e-6)
     split = enlarged_cg(make(A), make(B[:, 0]), t=6, mode="split", rtol=1e-9)
     np.testing.assert_allclose(to_host(split.x), np.linalg.solve(A, B[:, 0]), atol=1e-6)
+
+
+def test_a_block_finds_an_indefinite_matrix_on_every_library(xp: Any, make: Any) -> None:
+    A, B = spd(40) - 3 * np.eye(40), np.random.default_rng(12).standard_normal((40, 3))
+    with pytest.warns(ConvergenceWarning, match="positive definite"):
+        result = block_cg(make(A), make(B))
+    assert result.status is Status.INDEFINITE
 
 
 def test_block_of_complex_and_indefinite() -> None:

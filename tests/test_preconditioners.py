@@ -134,6 +134,14 @@ def test_jacobi(xp: Any, make: Any) -> None:
     np.testing.assert_allclose(to_host(jacobi(known, like=b) @ make(np.ones(6))), 1 / np.arange(1.0, 7.0))
 
 
+def test_a_singular_block_is_found_on_every_library(xp: Any, make: Any) -> None:
+    A = spd(6)
+    A[2:4, 2:4] = 1.0
+    for dtype in ("float32", "float64", "complex128"):
+        with pytest.raises(BreakdownError, match="a diagonal block of A is singular"):
+            block_jacobi(make(A.astype(dtype)), 2)
+
+
 @pytest.mark.parametrize("q", [1, 2, 3, 7, 20])
 def test_block_jacobi_is_the_inverse_of_the_blocks(xp: Any, make: Any, q: int) -> None:
     for A in (spd(7), np.random.default_rng(2).standard_normal((7, 7)), spd(7, complex_=True)):

@@ -273,7 +273,7 @@ def test_toeplitz_refusals(make: Any) -> None:
         toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2), method="levinson")
     np.testing.assert_allclose(toeplitz(np.asarray([0.0, 1.0])).solve(np.asarray([1.0, 2.0])), [2.0, 1.0])
     with pytest.raises(BreakdownError, match="singular"):
-        toeplitz(np.ones(2)).solve(np.ones(2), method="dense")
+        toeplitz(make(np.ones(2))).solve(make(np.ones(2)), method="dense")
     with pytest.raises(InputError, match="chan"):
         circulant_preconditioner(np.asarray([1.0, 0.9, -0.9, -0.9]), kind="strang")
     with pytest.warns(ConvergenceWarning):

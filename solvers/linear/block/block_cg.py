@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from ....backends.errors import InputError
-from ....backends.linalg import adjoint, cho_solve
+from ....backends.errors import BreakdownError, InputError
+from ....backends.linalg import adjoint, cho_solve, factoring
 from ....backends.namespace import Array, finfo_eps
 from ....backends.transfer import host_bool, host_float, to_host
 from ....backends.validation import check_scalar
@@ -174,10 +174,9 @@ class BlockCG:
 def positive_factor(G: Array, xp: Any) -> Array | None:
     """Cholesky factor of the Hermitian part, or None where it is not positive definite."""
     try:
-        return xp.linalg.cholesky((G + adjoint(G, xp)) * 0.5)
-    except (ValueError, RuntimeError) as err:
-        if not type(err).__name__.endswith("LinAlgError"):
-            raise
+        with factoring("", xp):
+            return xp.linalg.cholesky((G + adjoint(G, xp)) * 0.5)
+    except BreakdownError:
         return None
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ....backends.errors import BreakdownError, InputError
+from ....backends.linalg import factoring
 from ....backends.namespace import Array, array_namespace, device, has_float64, is_numpy
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_float
@@ -187,12 +188,8 @@ class ToeplitzOperator(LinearOperator):
     def _dense(self, b: Array) -> Array:
         xp = self._xp
         columns = b[:, None] if b.ndim == 1 else b
-        try:
+        with factoring("T is singular", xp):
             x = xp.linalg.solve(widen(self.to_array(), b, xp), columns)
-        except (ValueError, RuntimeError) as err:
-            if not type(err).__name__.endswith("LinAlgError"):
-                raise
-            raise BreakdownError("T is singular") from err
         return x if b.ndim == 2 else x[:, 0]
 
     def _levinson(self, b: Any) -> Any:
