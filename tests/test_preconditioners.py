@@ -428,6 +428,7 @@ def test_the_trace_falls_and_large_columns_are_drawn_first() -> None:
     assert rpcholesky(spiked, 1.0, 1, rng=0).pivots == (3,)
     assert rpcholesky(np.zeros((4, 4)), 0.5, 3).pivots == ()
     np.testing.assert_allclose(rpcholesky(np.zeros((4, 4)), 0.5, 3) @ np.ones(4), 2.0)
+    np.testing.assert_allclose(nystrom(np.zeros((4, 4)), 0.5, 3) @ np.ones(4), 2.0)
 
 
 def test_an_entry_without_weight_may_be_drawn(xp: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +439,6 @@ def test_an_entry_without_weight_may_be_drawn(xp: Any, make: Any, monkeypatch: p
     F = to_host(rpcholesky(make(K), 1.0, 3, rng=0).factor)
     # The columns of pivots are explained whole.
     np.testing.assert_allclose((F @ F.T)[:, [2, 5]], K[:, [2, 5]], atol=1e-12)
-    np.testing.assert_allclose(nystrom(np.zeros((4, 4)), 0.5, 3) @ np.ones(4), 2.0)
 
 
 def test_adaptive_rank(xp: Any, make: Any) -> None:
