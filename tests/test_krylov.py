@@ -601,3 +601,16 @@ def test_a_right_hand_side_whose_square_underflows_is_not_called_solved(make: An
     result = solver(make(A), make(np.zeros(20)))
     assert result.converged
     assert result.residual == 0.0
+
+
+def test_looks_far_apart_on_small_systems(xp: Any, make: Any) -> None:
+    """Ten steps on a few unknowns: the residual that is carried in single precision sinks far below the true one."""
+    for n in (3, 6, 12, 20):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            W = rng.random((n, n))
+            A = np.diag((W + W.T).sum(axis=1) + 1.0) - W - W.T
+            b = rng.standard_normal(n)
+            result = mixed_cg(make(A), make(b), rtol=1e-10, check_every=10, maxiter=60)
+            assert result.converged
+            np.testing.assert_allclose(A @ to_host(result.x), b, atol=1e-9 * np.linalg.norm(b))
