@@ -38,6 +38,16 @@ def _looking(xp: Namespace) -> AbstractContextManager[object]:
     return found
 
 
+@contextmanager
+def factoring(message: str, xp: Namespace) -> Iterator[None]:
+    """A factorisation or a solve that fails is a `BreakdownError` with ``message`` on every library.
+
+    CuPy's routines return wrong numbers instead, which need not be infinite; here they are made to look: one synchronisation.
+    """
+    with _breakdown(message), _looking(xp):
+        yield
+
+
 def _check_square(A: Array, name: str, xp: Namespace) -> None:
     check_array(A, name, xp, ndim=2, allow_complex=True, finite=False)
     if A.shape[0] != A.shape[1]:
@@ -172,7 +182,7 @@ def cholesky(A: Array, *, xp: Namespace) -> Array:
     """
     _check_square(A, "A", xp)
     message = "matrix is not positive definite, or has entries that are not finite"
-    with _breakdown(message), _looking(xp):
+    with factoring(message, xp):
         L = xp.linalg.cholesky(A)
     if not host_bool(xp.isfinite(xp.sum(xp.linalg.diagonal(L)))):
         raise BreakdownError(message)

@@ -93,7 +93,7 @@ def _numpy(data: np.ndarray, ids: np.ndarray, shape: tuple[int, ...]) -> np.ndar
 def _cupy(data: Array, ids: Array, shape: tuple[int, ...], xp: Namespace) -> Array:
     import cupyx
 
-    out = xp.zeros(shape, dtype=data.dtype)
+    out = xp.zeros(shape, dtype=data.dtype, device=device(data))
     if xp.isdtype(data.dtype, "complex floating"):  # there is no atomic addition of complex numbers
         out.real, out.imag = _cupy(data.real, ids, shape, xp), _cupy(data.imag, ids, shape, xp)
     else:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from xpsolve.backends.errors import BackendError, ConvergenceError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import count_transfers, to_host
 from xpsolve.problems import circulant, poisson2d, spd_with_condition
-from xpsolve.solvers.linear import cg
+from xpsolve.solvers.linear import cg, deflated_cg
 from xpsolve.solvers.ot import sinkhorn
 from xpsolve.solvers.result import Status
 
@@ -208,3 +208,21 @@ def test_scaling(n: int, seed: int, scale: float) -> None:
     A, b, _ = spd_with_condition(n, 50.0, xp=np, rng=seed)
     x = cg(A, b, rtol=1e-10).x
     np.testing.assert_allclose(cg(scale * A, scale * b, rtol=1e-10).x, x, atol=1e-7 * np.abs(x).max())
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("solver", [cg, deflated_cg])
+def test_rounding_between_two_looks_is_no_negative_curvature(
+    xp: Any, make: Any, solver: Any, preconditioned: bool
+) -> None:
+    """A semidefinite matrix after convergence: the residual is rounding, along the null vector, its curvature of any sign."""
+    for n in (4, 6, 8):
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            W = rng.random((n, n))
+            L = np.diag((W + W.T).sum(axis=1)) - W - W.T
+            b = L @ rng.standard_normal(n)
+            M = make(np.diag(1 / np.diag(L))) if preconditioned else None
+            result = solver(make(L), make(b), rtol=1e-8, check_every=10, M=M)
+            assert result.converged
+            np.testing.assert_allclose(L @ to_host(result.x), b, atol=1e-7 * np.linalg.norm(b))

@@ -426,18 +426,25 @@ def test_block_on_every_library(xp: Any, make: Any, preconditioned: bool) -> Non
     B = rng.standard_normal((60, 3))
     B = np.stack([B[:, 0], B[:, 0], B[:, 1], B[:, 0] + B[:, 1], 0 * B[:, 0], 1e-6 * B[:, 2]], axis=1)
     M = make(np.diag(1 / np.diag(A))) if preconditioned else None
-    result = block_cg(make(A), make(B), rtol=1e-9, M=M)
+    result = block_cg(make(A), make(B), rtol=1e-9, M=M, check_every=1)
     x = to_host(result.x)
     assert result.n_iter <= 25  # three independent columns in 60 dimensions
     assert np.all(np.linalg.norm(B - A @ x, axis=0) <= 1.0001e-9 * np.linalg.norm(B, axis=0))
     assert not x[:, 4].any()
     np.testing.assert_allclose(x[:, 0], x[:, 1], rtol=1e-10)
-    whole = block_cg(make(A), make(np.eye(60)), rtol=1e-8)
+    whole = block_cg(make(A), make(np.eye(60)), rtol=1e-8, check_every=1)
     assert whole.n_iter <= 2  # all directions at once
     one = enlarged_cg(make(A), make(B[:, 0]), t=6, rng=0, rtol=1e-9)
     np.testing.assert_allclose(to_host(one.x), np.linalg.solve(A, B[:, 0]), atol=1e-6)
     split = enlarged_cg(make(A), make(B[:, 0]), t=6, mode="split", rtol=1e-9)
     np.testing.assert_allclose(to_host(split.x), np.linalg.solve(A, B[:, 0]), atol=1e-6)
+
+
+def test_a_block_finds_an_indefinite_matrix_on_every_library(xp: Any, make: Any) -> None:
+    A, B = spd(40) - 3 * np.eye(40), np.random.default_rng(12).standard_normal((40, 3))
+    with pytest.warns(ConvergenceWarning, match="positive definite"):
+        result = block_cg(make(A), make(B))
+    assert result.status is Status.INDEFINITE
 
 
 def test_block_of_complex_and_indefinite() -> None:
@@ -594,3 +601,16 @@ def test_a_right_hand_side_whose_square_underflows_is_not_called_solved(make: An
     result = solver(make(A), make(np.zeros(20)))
     assert result.converged
     assert result.residual == 0.0
+
+
+def test_looks_far_apart_on_small_systems(xp: Any, make: Any) -> None:
+    """Ten steps on a few unknowns: the residual that is carried in single precision sinks far below the true one."""
+    for n in (3, 6, 12, 20):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            W = rng.random((n, n))
+            A = np.diag((W + W.T).sum(axis=1) + 1.0) - W - W.T
+            b = rng.standard_normal(n)
+            result = mixed_cg(make(A), make(b), rtol=1e-10, check_every=10, maxiter=60)
+            assert result.converged
+            np.testing.assert_allclose(A @ to_host(result.x), b, atol=1e-9 * np.linalg.norm(b))

@@ -134,6 +134,14 @@ def test_jacobi(xp: Any, make: Any) -> None:
     np.testing.assert_allclose(to_host(jacobi(known, like=b) @ make(np.ones(6))), 1 / np.arange(1.0, 7.0))
 
 
+def test_a_singular_block_is_found_on_every_library(xp: Any, make: Any) -> None:
+    A = spd(6)
+    A[2:4, 2:4] = 1.0
+    for dtype in ("float32", "float64", "complex128"):
+        with pytest.raises(BreakdownError, match="a diagonal block of A is singular"):
+            block_jacobi(make(A.astype(dtype)), 2)
+
+
 @pytest.mark.parametrize("q", [1, 2, 3, 7, 20])
 def test_block_jacobi_is_the_inverse_of_the_blocks(xp: Any, make: Any, q: int) -> None:
     for A in (spd(7), np.random.default_rng(2).standard_normal((7, 7)), spd(7, complex_=True)):
@@ -421,6 +429,16 @@ def test_the_trace_falls_and_large_columns_are_drawn_first() -> None:
     assert rpcholesky(np.zeros((4, 4)), 0.5, 3).pivots == ()
     np.testing.assert_allclose(rpcholesky(np.zeros((4, 4)), 0.5, 3) @ np.ones(4), 2.0)
     np.testing.assert_allclose(nystrom(np.zeros((4, 4)), 0.5, 3) @ np.ones(4), 2.0)
+
+
+def test_an_entry_without_weight_may_be_drawn(xp: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums formed in parallel are not monotone, so rounding may pick a pivot a second time: it explains nothing more."""
+    K, draws = spd(8), iter([2, 2, 5])
+    module = sys.modules["xpsolve.solvers.linear.preconditioners.rpcholesky"]
+    monkeypatch.setattr(module, "host_index", lambda _: next(draws))
+    F = to_host(rpcholesky(make(K), 1.0, 3, rng=0).factor)
+    # The columns of pivots are explained whole.
+    np.testing.assert_allclose((F @ F.T)[:, [2, 5]], K[:, [2, 5]], atol=1e-12)
 
 
 def test_adaptive_rank(xp: Any, make: Any) -> None:

@@ -243,6 +243,19 @@ def test_toeplitz_float32(xp: Any, make: Any) -> None:
     assert to_host(T.precise_residual(b, T.solve(b, rtol=1e-5))) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize("complex_", [False, True])
+def test_toeplitz_residuals_of_single_precision_are_those_of_double(make: Any, complex_: bool) -> None:
+    narrow, wide = ("complex64", "complex128") if complex_ else ("float32", "float64")
+    column = vectors((30,), 1, complex_).astype(narrow)
+    column[0] = column[0].real
+    x, T = vectors((30,), 2, complex_).astype(narrow), sla.toeplitz(column).astype(wide)
+    b = (T @ x.astype(wide)).astype(narrow)
+    truth = b.astype(wide) - T @ x.astype(wide)
+    found = to_host(toeplitz(make(column)).precise_residual(make(b), make(x)))
+    # In single precision the product alone would err by more than all of this residual.
+    np.testing.assert_allclose(found, truth, atol=1e-6 * np.abs(truth).max())
+
+
 def test_toeplitz_refusals(make: Any) -> None:
     with pytest.raises(InputError, match="column"):
         toeplitz(np.zeros((2, 2)))
@@ -260,7 +273,7 @@ def test_toeplitz_refusals(make: Any) -> None:
         toeplitz(np.asarray([0.0, 1.0])).solve(np.ones(2), method="levinson")
     np.testing.assert_allclose(toeplitz(np.asarray([0.0, 1.0])).solve(np.asarray([1.0, 2.0])), [2.0, 1.0])
     with pytest.raises(BreakdownError, match="singular"):
-        toeplitz(np.ones(2)).solve(np.ones(2), method="dense")
+        toeplitz(make(np.ones(2))).solve(make(np.ones(2)), method="dense")
     with pytest.raises(InputError, match="chan"):
         circulant_preconditioner(np.asarray([1.0, 0.9, -0.9, -0.9]), kind="strang")
     with pytest.warns(ConvergenceWarning):

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import BackendError, InputError
-from ..namespace import Array, Namespace, array_namespace, device, has_float64, is_array, is_numpy, is_torch, library
+from ..namespace import (
+    Array,
+    Namespace,
+    array_namespace,
+    device,
+    has_float64,
+    is_array,
+    is_cupy,
+    is_numpy,
+    is_torch,
+    library,
+)
 from ..validation import check_finite
 from .banded import Products
 from .linear_operator import Action, LinearOperator
@@ -26,8 +37,8 @@ def as_operator(
     Parameters
     ----------
     A : array (m, n), sparse matrix, operator or callable
-        A 2-d array of the library of ``like``; a SciPy, CuPy or torch-CSR sparse matrix; a SciPy or PyLops operator
-        (NumPy only); a `LinearOperator`; or a function ``v -> A v`` of a square operator of order ``like.shape[0]``.
+        A 2-d array of the library of ``like``; a SciPy, CuPy or torch-CSR sparse matrix; an operator of SciPy or PyLops
+        (NumPy only) or of CuPy; a `LinearOperator`; or a function ``v -> A v`` of a square operator of order ``like.shape[0]``.
     like : array (n,) or (n, k)
         The vector(s) the operator will meet; decides library, device and dtype.
     name : str
@@ -167,7 +178,8 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace, pending: Pending | No
             raise BackendError(f"{name} has layout {A.layout}; convert it with .to_sparse_csr()")
         if A.device != device(like):
             raise BackendError(f"{name} lives on {A.device}, the vector on {device(like)}")
-    elif A.format not in {"csr", "csc", "bsr", "dia"}:
+    elif A.format not in ({"csr"} if is_cupy(xp) else {"csr", "csc", "bsr", "dia"}):
+        # CuPy multiplies by rows: columns through a transposed product, diagonals after a conversion at each product.
         A = A.tocsr()
     _check_dtype(A.dtype, like, name)
     # The values of a complex CSR tensor answer few functions before they are detached.
@@ -216,10 +228,12 @@ def _sparse(A: Any, like: Array, name: str, xp: Namespace, pending: Pending | No
 
 
 def _foreign(A: Any, like: Array, name: str, xp: Namespace) -> LinearOperator:
-    """A SciPy or PyLops operator: it computes on the host."""
-    if not is_numpy(xp):
+    """An operator of SciPy or PyLops, which computes on the host, or of CuPy."""
+    there = type(A).__module__.split(".")[0] in {"cupy", "cupyx"}
+    if not (is_cupy(xp) if there else is_numpy(xp)):
         raise BackendError(
-            f"{name} is a {type(A).__module__} operator and works on NumPy arrays, the vector is {library(xp)}"
+            f"{name} is a {type(A).__module__} operator and works on {'CuPy' if there else 'NumPy'} arrays, the vector is "
+            f"{library(xp)}"
         )
     if getattr(A, "dtype", None) is not None:
         _check_dtype(A.dtype, like, name)

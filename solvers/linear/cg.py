@@ -113,6 +113,9 @@ class _Method:
     def __init__(self, system: System) -> None:
         self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
+        # Below half of the tolerance a run waits to be looked at: on what rounding leaves of a residual the curvature of a
+        # semidefinite matrix has any sign.
+        self.rest = 0.5 * system.tolerance
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
@@ -132,13 +135,13 @@ class _Single(_Method):
     """One real right-hand side: the leanest step, no masks."""
 
     def step(self, state: _State) -> _State:
-        x, r, p, rz, _, _ = state
+        x, r, p, rz, rr, _ = state
         q = self.A @ p
         self.matvecs += 1
-        curvature = p @ q
+        curvature, active = p @ q, rr**0.5 > self.rest
         # Zero curvature must not divide, and counts as negative.
-        curvature = self.xp.where(curvature == 0, -1.0, curvature)
-        alpha = rz / curvature
+        curvature = self.xp.where(active, self.xp.where(curvature == 0, -1.0, curvature), 1.0)
+        alpha = self.xp.where(active, rz / curvature, 0.0)
         x = x + alpha * p
         r = r - alpha * q
         rr = r @ r
@@ -165,7 +168,9 @@ class _SingleNumPy(_Single):
         return _own(super().start(x, r))
 
     def step(self, state: _State) -> _State:
-        x, r, p, rz, _, _ = state
+        x, r, p, rz, rr, _ = state
+        if math.sqrt(rr) <= self.rest:
+            return state
         q = self.A @ p
         self.matvecs += 1
         curvature = (p @ q) or -1.0

@@ -127,6 +127,8 @@ def _lowered(A: Any, low: Any, xp: Namespace) -> Any:
 
 # The carried residual has stalled when it found no new minimum for this many iterations and this part of the run.
 _PATIENCE, _PART = 50, 0.2
+# The true residual is the carried one up to such a factor, or the directions say nothing of it.
+_SUNK = 2.0
 
 
 class _State(NamedTuple):
@@ -245,7 +247,10 @@ class _MixedCG:
         worst = system.worst(size)
         # Where the end may be reached the norm is read at once; the direction goes on if it is not.
         known = {"norm": host_float(worst), "exact": True} if state.norm <= system.tolerance else {"pending": worst}
-        turned = self.turn(state, xp.astype(exact / state.scale, self.low), good)
+        # Between two looks the carried residual may have sunk far below the true one: a new beginning, for the quotient of the
+        # two would blow the old direction up.
+        carried = state.scale * xp.astype(system.norm(state.r), state.scale.dtype)
+        turned = self.turn(state, xp.astype(exact / state.scale, self.low), good & (size <= _SUNK * carried))
         # New units, so that float32 does not run out of range.
         scale = xp.where(size > 0, size, 1.0)
         factor = xp.astype(state.scale / scale, turned.rz.dtype)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ...backends.errors import BackendError
-from ...backends.namespace import Array, is_torch
+from ...backends.namespace import Array, device, is_torch
 from ...backends.transfer import host_float
 from .geometry import Dense, Geometry, PointCloud
 from .gradients import gradients
@@ -82,7 +82,9 @@ def ot_value(
     result = (solver or solve)(*detached(geometry, a, b), reg=number(reg), **options)
     value = with_gradient(result, geometry, a, b, reg).value
     # Without anything that requires grad it is still a tensor.
-    return value if hasattr(value, "backward") else geometry.xp.asarray(value, dtype=geometry.like.dtype)
+    if hasattr(value, "backward"):
+        return value
+    return geometry.xp.asarray(value, dtype=geometry.like.dtype, device=device(geometry.like))
 
 
 def detached(cost: Array | Geometry, a: Array | None, b: Array | None) -> tuple[Any, Array | None, Array | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...backends.errors import InputError
-from ...backends.namespace import Array, Namespace, array_namespace
+from ...backends.namespace import Array, Namespace, array_namespace, device
 from ...backends.special import softmax
 from ...backends.transfer import host_float
 from ..iterate import LoopOptions, warn_unless_converged
@@ -278,7 +278,9 @@ _GRADIENTS: dict[str, Callable[[DivergenceResult], Array]] = {
     "C_xy": lambda result: result.cross.entries(),
     "C_xx": lambda result: -0.5 * result.self_a.entries(),
     "C_yy": lambda result: -0.5 * result.self_b.entries(),
-    "reg": lambda result: result.cross.geometry.xp.asarray(result.grad_reg(), dtype=result.cross.f.dtype),
+    "reg": lambda result: result.cross.geometry.xp.asarray(
+        result.grad_reg(), dtype=result.cross.f.dtype, device=device(result.cross.f)
+    ),
 }
 
 # Entries of one tile: small enough for the cache.

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ...backends.namespace import Array, Namespace, is_cupy, is_numpy
+from ...backends.transfer import host_float
 
 # A sparse product costs ten times as much per entry as a dense one.
 _DENSE = 0.1
@@ -16,9 +17,7 @@ class Kept:
 
     def __init__(self, P: Array, mask: Array, wide: Any, xp: Namespace) -> None:
         self.xp, self.wide = xp, wide
-        self.count = (
-            int(xp.count_nonzero(mask)) if hasattr(xp, "count_nonzero") else int(xp.sum(xp.astype(mask, xp.int64)))
-        )
+        self.count = int(xp.count_nonzero(mask)) if is_numpy(xp) else int(host_float(xp.sum(xp.astype(mask, xp.int64))))
         if (is_numpy(xp) or is_cupy(xp)) and self.count < _DENSE * math.prod(P.shape):
             if is_numpy(xp):
                 from scipy.sparse import csr_matrix

@@ -121,11 +121,11 @@ def _upper(geometry: Any, a: Array, b: Array, F: Array, G: Array, reg: float, xp
     missing_b = xp.maximum(b - columns * y, 0.0)
     total = host_float(xp.sum(missing_a))
     scale = missing_b / (total if total > 0 else 1.0)
-    cost = 0.0
+    parts = []
     for i, j, C, logs in tiles(geometry, reg):
         P = xp.exp(F[i:j, None] + G[None, :] + logs) + missing_a[i:j, None] * scale[None, :]
-        cost += host_float(xp.sum(xp.where(P > 0, P * xp.where(P > 0, C, 0.0), 0.0)))
-    return cost
+        parts.append(xp.sum(xp.where(P > 0, P * xp.where(P > 0, C, 0.0), 0.0)))
+    return host_float(xp.sum(xp.stack(parts)))
 
 
 def _lower(geometry: Any, a: Array, b: Array, g: Array, xp: Namespace) -> float:

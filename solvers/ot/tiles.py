@@ -41,7 +41,7 @@ class Tiles:
                 self._exp(T, start, stop)
             else:
                 T = F[start:stop, None] + G[None, :] - xp.astype(self.C[start:stop, :], self.wide) * scale
-                self.E[start:stop, :] = xp.exp(xp.astype(xp.clip(T, self.floor, None), self.E.dtype))
+                self.E[start:stop, :] = xp.exp(xp.astype(xp.maximum(T, self.floor), self.E.dtype))
 
     def fill_rows(self, a: Array, G: Array, eps: float) -> Array:
         """The row update and its plan in one pass: ``F`` such that the rows of ``E`` sum to ``a``."""
@@ -59,7 +59,7 @@ class Tiles:
             else:
                 T = G[None, :] - xp.astype(self.C[start:stop, :], self.wide) * scale
                 top = xp.max(T, axis=1)
-                tile = xp.exp(xp.astype(xp.clip(T - top[:, None], self.floor, None), self.E.dtype))
+                tile = xp.exp(xp.astype(xp.maximum(T - top[:, None], self.floor), self.E.dtype))
                 total = xp.sum(tile, axis=1, dtype=self.wide)
                 self.E[start:stop, :] = tile * xp.astype(a[start:stop] / total, tile.dtype)[:, None]
             parts.append(xp.log(a[start:stop] / total) - top)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...namespace import Array
+from ...transfer import host_bool
 from ..problem import PairProblem
 from ..threads import over_rows
 from .array_tiles import ArrayTiles
@@ -185,7 +186,7 @@ class GemmTiles(ArrayTiles):
         # A guess far from the answer under- or overflows its row: those rows are done again with their own maximum.
         good = (sums[:, 0] > 1e-20) & (sums[:, 0] < 1e20)
         out = self.lib.array(shift + self.lib.log(self.lib.where(good, sums[:, 0], 1.0)), dtype=b.dtype)
-        if not good.all():
+        if not host_bool(good.all()):
             bad = self.lib.flatnonzero(~good)
             out[bad] = self._online(b, None, rows=bad)[1]
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ....backends.errors import BackendError, BreakdownError, InputError
+from ....backends.linalg import factoring
 from ....backends.namespace import Array, Namespace, array_namespace, device, finfo_eps, is_array
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_bool
@@ -90,12 +91,8 @@ def _product(stack: Array, v: Array, n: int, xp: Namespace) -> Array:
 
 def _inverse(blocks: Array, xp: Namespace) -> Array:
     message = "a diagonal block of A is singular; choose another block_size"
-    try:
+    with factoring(message, xp):
         inverse = xp.linalg.inv(blocks)
-    except (ValueError, RuntimeError) as err:
-        if not type(err).__name__.endswith("LinAlgError"):
-            raise
-        raise BreakdownError(message) from err
     if not host_bool(xp.all(xp.isfinite(inverse))):
         raise BreakdownError(message)
     return inverse

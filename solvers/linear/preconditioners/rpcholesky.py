@@ -119,7 +119,9 @@ def _factor(
         mine = rows[:k, i]
         g = g - (xp.conj(mine) if complex_ else mine) @ rows[:k, :]
         pivot = xp.real(g[i]) if complex_ else g[i]
-        g = g / xp.sqrt(xp.where(pivot > 0, pivot, d[i]))
+        # Sums in parallel need not increase: rounding may let one draw an entry without weight, which must not divide.
+        scale = xp.where(pivot > 0, pivot, d[i])
+        g = g / xp.sqrt(xp.where(scale > 0, scale, 1.0))
         rows[k, :] = g
         d = d - xp.abs(g) ** 2
         d = xp.where(d > 0, d, 0.0 * d)  # what is not finite becomes NaN and shows in the sum

@@ -161,7 +161,7 @@ class _DeflatedCG:
 
     def step(self, state: _State) -> _State:
         system, xp = self.system, self.xp
-        x, r, p, rz, *_ = self.start(state.x, state.r) if state.ended else state
+        x, r, p, rz, rr, *_ = self.start(state.x, state.r) if state.ended else state
         q = system.A @ p
         self.matvecs += 1
         curvature = system.real_dot(p, q)
@@ -170,7 +170,10 @@ class _DeflatedCG:
             size = xp.abs(safe) ** 0.5
             self.directions.append(p / size)
             self.images.append(q / size)
-        alpha = rz / safe
+        # As in cg: below half of the tolerance a run waits to be looked at.
+        active = rr**0.5 > 0.5 * system.tolerance
+        safe = xp.where(active, safe, 1.0)
+        alpha = xp.where(active, rz / safe, 0.0)
         x = x + alpha * p
         r = r - alpha * q
         rr = system.real_dot(r, r)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ....backends.errors import BreakdownError, InputError
+from ....backends.linalg import factoring
 from ....backends.namespace import Array, array_namespace, device, has_float64, is_numpy
 from ....backends.operators import LinearOperator
 from ....backends.transfer import host_float
@@ -85,7 +86,9 @@ class ToeplitzOperator(LinearOperator):
         self.column, self.row, self._xp, self._hermitian = column, row, xp, hermitian
         m, n = column.shape[0], row.shape[0]
         self._length = fast_length(m + n - 1)
-        wide = {xp.float32: xp.float64, xp.complex64: xp.complex128}.get(column.dtype)
+        # Compared one by one: NumPy's and CuPy's dtypes equal the names of the standard, but hash otherwise.
+        pairs = ((xp.float32, xp.float64), (xp.complex64, xp.complex128))
+        wide = next((double for single, double in pairs if column.dtype == single), None)
 
         def precise(v: Array) -> Array:
             target = xp.complex128 if xp.isdtype(v.dtype, "complex floating") else xp.float64
@@ -185,12 +188,8 @@ class ToeplitzOperator(LinearOperator):
     def _dense(self, b: Array) -> Array:
         xp = self._xp
         columns = b[:, None] if b.ndim == 1 else b
-        try:
+        with factoring("T is singular", xp):
             x = xp.linalg.solve(widen(self.to_array(), b, xp), columns)
-        except (ValueError, RuntimeError) as err:
-            if not type(err).__name__.endswith("LinAlgError"):
-                raise
-            raise BreakdownError("T is singular") from err
         return x if b.ndim == 2 else x[:, 0]
 
     def _levinson(self, b: Any) -> Any:
