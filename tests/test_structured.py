@@ -780,6 +780,22 @@ def test_a_process_that_misses_the_boundary_values_is_no_solution() -> None:
     assert all("misses the boundary values by 0." in message for message in messages)
 
 
+@pytest.mark.parametrize(("n", "options"), [(120, {"components": 10}), (100, {"components": 12, "max_frequency": 7.8})])
+def test_an_error_hidden_between_the_points_is_found(n: int, options: dict[str, Any]) -> None:
+    """Residual and boundary values are tiny whether the solution is right or a slow error hides behind a Nyquist wave."""
+    for omega in (20.0, 25.0, 30.0):
+        x, f, u = sine(omega, n)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solution = gp_pde(x, f, u, **options)
+        error = relative(solution.u, u)
+        assert error <= 1e-2 or not solution.converged
+        if solution.between_points > 1e-2:
+            assert not solution.converged and "between the points" in solution.message
+        # Nothing is made of waves that only the interpolation cannot follow.
+        assert error > 1e-3 or solution.between_points == 0.0
+
+
 def test_a_reaction_that_is_none_is_named(xp: Any, make: Any) -> None:
     x = make(np.linspace(0.0, 1.0, 20))
     for reaction in (lambda u: u, lambda u: (u, u, u)):
