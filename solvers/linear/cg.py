@@ -150,7 +150,9 @@ class _Single(_Method):
 
     def error(self, state: _State) -> Array:
         # The sign of the curvature (and of <r, M r>) rides on the norm: one transfer tells both.
-        signed = state.curvature if self.M is None else self.xp.minimum(state.curvature, state.rz)
+        signed = state.curvature
+        if self.M is not None:
+            signed = self.xp.minimum(signed, self.system.energy(state.rz, state.rr))
         return self.xp.copysign(state.rr**0.5, signed)
 
 
@@ -229,7 +231,7 @@ class _Columns(_Method):
         # The direction of a frozen column is never followed.
         p = z + beta * p if self.rows is None else self.rows.turn(p, self.rows.factors(beta), z)
         # A column that met no positive curvature must not be forgotten between looks.
-        bad = active & ((curvature <= 0) | (rz_new < 0))
+        bad = active & ((curvature <= 0) | (rz <= 0) | (rz_new < 0))
         return _State(x, r, p, rz_new, rr, self.xp.where(bad, -1.0, worst))
 
     def error(self, state: _State) -> Array | float:
