@@ -94,7 +94,8 @@ def lstsq_sketched(
     Raises
     ------
     InputError, BackendError
-        Not more rows than columns, NaN, wrong shapes, dtypes or libraries.
+        Not more rows than columns, NaN, wrong shapes, dtypes or libraries, or units in which ``A^H b`` leaves the range of
+        the dtype.
     BreakdownError
         ``A`` is rank deficient in working precision; ``damp > 0`` makes the problem definite.
 
