@@ -12,6 +12,7 @@ from ....backends.namespace import Array, Namespace, device, finfo_eps, is_cupy,
 from ....backends.operators.adapters import Pending
 from ....backends.validation import unwarned
 from ..system import check_pending
+from .norms import column_norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +64,6 @@ class SketchedFactor:
         denominator = xp.hypot(x_norm * sigma, r_norm + xp.zeros_like(sigma))
         filtered = components * (sigma / xp.where(denominator > 0, denominator, 1.0))
         return column_norms(filtered, xp) / self.scale
-
-
-def column_norms(v: Array, xp: Namespace) -> Array:
-    """2-norms of a vector or of columns, whatever their units: squares of entries near one alone are taken."""
-    size = xp.max(xp.abs(v), axis=0)
-    unit = v / xp.where(size > 0, size, 1.0)
-    if v.ndim == 1:
-        return size * xp.linalg.vector_norm(unit)
-    return size * xp.sqrt(xp.sum(xp.abs(unit) ** 2, axis=0))
 
 
 def factorize(
