@@ -802,3 +802,17 @@ def test_a_reaction_that_is_none_is_named(xp: Any, make: Any) -> None:
     for reaction in (lambda u: u, lambda u: (u, u, u)):
         with pytest.raises(InputError, match="nonlinearity returned"):
             gp_pde(x, x, 0.0 * x, nonlinearity=reaction, components=3, maxiter=2)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_ridge_in_any_units(make: Any, size: float) -> None:
+    """float32 targets whose squares leave its range are fitted, and known to be."""
+    rng = np.random.default_rng(2)
+    x, y = rng.random((60, 2)), rng.standard_normal(60)
+    plain = kernel_ridge(make(x.astype(np.float32)), make(y.astype(np.float32)), gaussian(0.3), 1e-1)
+    single = make((size * y).astype(np.float32))
+    scaled = kernel_ridge(make(x.astype(np.float32)), single, gaussian(0.3), 1e-1)
+    assert scaled.converged
+    np.testing.assert_allclose(
+        to_host(scaled.coefficients).astype(float) / size, to_host(plain.coefficients), rtol=1e-4, atol=1e-5
+    )

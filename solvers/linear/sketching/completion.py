@@ -17,7 +17,7 @@ from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
 from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ...result import Result
-from .norms import column_norms
+from ..norms import column_norms
 from .operators import sketch
 from .randomized_svd import randomized_svd
 

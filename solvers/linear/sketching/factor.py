@@ -11,8 +11,8 @@ from ....backends.linalg import solve_triangular
 from ....backends.namespace import Array, Namespace, device, finfo_eps, is_cupy, is_numpy, is_torch
 from ....backends.operators.adapters import Pending
 from ....backends.validation import unwarned
+from ..norms import column_norms
 from ..system import check_pending
-from .norms import column_norms
 
 
 @dataclass(frozen=True, eq=False)

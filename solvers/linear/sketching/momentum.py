@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ....backends.namespace import Array
-from .norms import column_norms
+from ..norms import column_norms
 from .refinement import Point, Refinement
 
 # Steps without a new smallest error after which iterative sketching is at the floor of the precision.

@@ -21,7 +21,7 @@ from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_array, check_callable, check_choice, check_count, check_scalar
 from ...iterate import Callback, Iterate, LoopOptions, Outcome, iterate, warn_unless_converged
 from ...result import LinearResult, Status
-from .norms import column_norms
+from ..norms import column_norms
 
 # Random block numbers drawn at a time.
 _DRAWS = 256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....backends.namespace import Array, Namespace
+from ...backends.namespace import Array, Namespace
 
 
 def column_norms(v: Array, xp: Namespace) -> Array:
