@@ -27,7 +27,10 @@ class Status(enum.Enum):
     NOT_SYMMETRIC = (
         "the operator (or the preconditioner) is not symmetric (Hermitian), as this method needs; use gmres or bicgstab"
     )
-    SINGULAR = "the Krylov space is exhausted and a residual is left: the operator is singular; use lsqr, or minres if symmetric"
+    SINGULAR = (
+        "the Krylov space is exhausted and a residual is left: the operator (or the preconditioner) is singular; use lsqr, or "
+        "minres if symmetric"
+    )
     ILL_CONDITIONED = "the estimated condition number passed conlim; raise it, or regularise with damp"
     BREAKDOWN = "the recurrence broke down; this is the last good iterate"
     NONFINITE = "a step produced NaN or infinity; this is the last good iterate"

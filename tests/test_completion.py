@@ -179,3 +179,14 @@ def test_the_misfit_never_rises(m: int, n: int, k: int, seed: int) -> None:
     fits: list[float] = []
     complete(M, mask, k, rng=seed, rtol=1e-2, iters=400, callback=lambda it: fits.append(float(it.fit)))
     assert np.all(np.diff(fits) <= 1e-12)
+
+
+@pytest.mark.parametrize("sketched", [False, True])
+@pytest.mark.parametrize("size", [1e-180, 1e160])
+def test_completion_in_any_units(make: Any, sketched: bool, size: float) -> None:
+    rng = np.random.default_rng(8)
+    M = rng.standard_normal((40, 2)) @ rng.standard_normal((2, 30))
+    mask = rng.random(M.shape) < 0.6
+    result = complete(make(size * M), make(mask), 2, sketched=sketched, rng=0)
+    assert result.converged
+    np.testing.assert_allclose(to_host(result.matrix) / size, M, atol=1e-4)

@@ -34,6 +34,7 @@ from xpsolve.solvers.linear import (
     solve,
     tfqmr,
 )
+from xpsolve.solvers.linear.recycling import deflated_cg
 from xpsolve.solvers.result import Status
 
 Solver = Callable[..., Any]
@@ -614,3 +615,43 @@ def test_looks_far_apart_on_small_systems(xp: Any, make: Any) -> None:
             result = mixed_cg(make(A), make(b), rtol=1e-10, check_every=10, maxiter=60)
             assert result.converged
             np.testing.assert_allclose(A @ to_host(result.x), b, atol=1e-9 * np.linalg.norm(b))
+
+
+NEEDS_POSITIVE_M: dict[str, Solver] = {
+    "cg": cg,
+    "minres": minres,
+    "deflated_cg": deflated_cg,
+    "block_cg": lambda A, b, **options: block_cg(A, b[:, None], **options),
+    "mixed_cg": mixed_cg,
+    "solve": lambda A, b, **options: solve(A, b, assume="positive", **options),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_POSITIVE_M)
+@pytest.mark.parametrize("kind", ["alternating", "zero", "negative"])
+def test_a_preconditioner_that_is_not_positive_definite_is_named(make: Any, name: str, kind: str) -> None:
+    """Also one under which a residual has no length at all, so that nothing ever moves."""
+    n = 40
+    A = 2.0 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    signs = {"alternating": np.where(np.arange(n) % 2, -1.0, 1.0), "zero": np.zeros(n), "negative": -np.ones(n)}[kind]
+    M = np.diag(signs).astype(np.float32 if name == "mixed_cg" else np.float64)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = NEEDS_POSITIVE_M[name](make(A), make(np.ones(n)), M=make(M), rtol=1e-8)
+    if result.converged:  # of the block methods a negative one changes no direction
+        assert name == "block_cg"
+        residual = np.linalg.norm(1.0 - A @ to_host(result.x)[:, 0])
+        assert residual <= 1.01e-8 * n**0.5
+    else:
+        assert result.status is Status.INDEFINITE
+        assert any("the preconditioner) is not positive definite" in str(w.message) for w in caught)
+    assert bool(np.isfinite(to_host(result.x)).all())
+
+
+def test_a_preconditioner_without_length_among_columns() -> None:
+    b = np.stack([np.ones(30), np.arange(30.0)], axis=1)
+    M = np.diag(np.where(np.arange(30) % 2, -1.0, 1.0))
+    with pytest.warns(ConvergenceWarning, match="preconditioner"):
+        result = cg(np.eye(30), b, M=M)
+    assert result.status is Status.INDEFINITE
+    assert result.n_iter <= 2

@@ -176,3 +176,14 @@ def test_any_shape(m: int, n: int, block: int, kind: str, seed: int) -> None:
     result = sketch_project(A, b, block=block, kind=kind, rtol=1e-6, rng=seed, maxiter=20000)
     assert result.converged
     assert np.linalg.norm(b - A @ result.x) <= 1e-6 * np.linalg.norm(b) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["rows", "gaussian"])
+@pytest.mark.parametrize(("of_matrix", "of_right"), [(1.0, 1e-180), (1e-180, 1e-180), (1e-180, 1.0), (1e170, 1e170)])
+def test_projections_in_any_units(make: Any, kind: str, of_matrix: float, of_right: float) -> None:
+    """Squares of such entries underflow or overflow: zero is then no solution, and the probabilities are no NaN."""
+    rng = np.random.default_rng(5)
+    A, x = rng.standard_normal((80, 20)), rng.standard_normal(20)
+    result = sketch_project(make(of_matrix * A), make(of_right * (A @ x)), kind=kind, block=30, rtol=1e-10, rng=0)
+    assert result.converged
+    np.testing.assert_allclose(to_host(result.x) * (of_matrix / of_right), x, rtol=1e-7)

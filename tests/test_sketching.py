@@ -270,3 +270,12 @@ def test_operators_that_return_nan_are_named(xp: Any, make: Any) -> None:
     for call in calls:
         with pytest.raises(InputError, match=r"^(A|K) .*(not finite|NaN)"):
             call()
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
+def test_standard_errors_in_any_units(method: str) -> None:
+    """The squares of tiny samples underflow: their spread is not zero for that."""
+    A = np.diag(np.linspace(0.0, 1.0, 60)) + np.cos(np.add.outer(np.arange(60.0), np.arange(60.0)))
+    plain, tiny = trace(A, 12, method=method, rng=1), trace(1e-200 * A, 12, method=method, rng=1)
+    np.testing.assert_allclose(1e200 * tiny.standard_error, plain.standard_error, rtol=1e-9)
+    np.testing.assert_allclose(1e200 * tiny.value, plain.value, rtol=1e-9)

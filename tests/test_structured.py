@@ -793,8 +793,39 @@ def test_a_process_that_misses_the_boundary_values_is_no_solution() -> None:
     assert all("misses the boundary values by 0." in message for message in messages)
 
 
+@pytest.mark.parametrize(("n", "options"), [(120, {"components": 10}), (100, {"components": 12, "max_frequency": 7.8})])
+def test_an_error_hidden_between_the_points_is_found(n: int, options: dict[str, Any]) -> None:
+    """Residual and boundary values are tiny whether the solution is right or a slow error hides behind a Nyquist wave."""
+    for omega in (20.0, 25.0, 30.0):
+        x, f, u = sine(omega, n)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solution = gp_pde(x, f, u, **options)
+        error = relative(solution.u, u)
+        assert error <= 1e-2 or not solution.converged
+        if solution.between_points > 1e-2:
+            assert not solution.converged
+            assert "between the points" in solution.message
+        # Nothing is made of waves that only the interpolation cannot follow.
+        assert error > 1e-3 or solution.between_points == 0.0
+
+
 def test_a_reaction_that_is_none_is_named(xp: Any, make: Any) -> None:
     x = make(np.linspace(0.0, 1.0, 20))
     for reaction in (lambda u: u, lambda u: (u, u, u)):
         with pytest.raises(InputError, match="nonlinearity returned"):
             gp_pde(x, x, 0.0 * x, nonlinearity=reaction, components=3, maxiter=2)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_ridge_in_any_units(make: Any, size: float) -> None:
+    """float32 targets whose squares leave its range are fitted, and known to be."""
+    rng = np.random.default_rng(2)
+    x, y = rng.random((60, 2)), rng.standard_normal(60)
+    plain = kernel_ridge(make(x.astype(np.float32)), make(y.astype(np.float32)), gaussian(0.3), 1e-1)
+    single = make((size * y).astype(np.float32))
+    scaled = kernel_ridge(make(x.astype(np.float32)), single, gaussian(0.3), 1e-1)
+    assert scaled.converged
+    np.testing.assert_allclose(
+        to_host(scaled.coefficients).astype(float) / size, to_host(plain.coefficients), rtol=1e-4, atol=1e-5
+    )

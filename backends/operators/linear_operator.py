@@ -173,6 +173,11 @@ class LinearOperator:
         """``A.H @ U``, under SciPy's name."""
         return self.H @ U
 
+    @property
+    def knows_diagonal(self) -> bool:
+        """Whether `diagonal` can be asked."""
+        return self._diagonal is not None
+
     def diagonal(self) -> Array:
         """The diagonal, where the operator knows it; else an `InputError` that says how to give it."""
         if self._diagonal is None:

@@ -6,14 +6,14 @@ only after ``b - A x`` was recomputed (in float64 where the entries of A are sto
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from ...backends.linalg import axpy
-from ...backends.namespace import Array, Namespace, is_numpy
+from ...backends.namespace import Array, is_numpy
 from ...backends.transfer import host_float
 from ..iterate import Callback, warn_unless_converged
 from ..result import LinearResult
+from .rows import Rows
 from .system import System, prepare, run
 
 
@@ -153,7 +153,9 @@ class _Single(_Method):
 
     def error(self, state: _State) -> Array:
         # The sign of the curvature (and of <r, M r>) rides on the norm: one transfer tells both.
-        signed = state.curvature if self.M is None else self.xp.minimum(state.curvature, state.rz)
+        signed = state.curvature
+        if self.M is not None:
+            signed = self.xp.minimum(signed, self.system.energy(state.rz, state.rr))
         return self.xp.copysign(state.rr**0.5, signed)
 
 
@@ -197,7 +199,7 @@ class _Columns(_Method):
     def __init__(self, system: System) -> None:
         super().__init__(system)
         rows = system.b.ndim == 2 and is_numpy(system.xp)
-        self.rows = _Rows(system.b, system.xp) if rows else None
+        self.rows = Rows(system.b, system.xp) if rows else None
 
     def start(self, x: Array, r: Array) -> _State:
         # With NumPy the residual and the direction are the method's own and change in place; only ``x`` of an old state stays.
@@ -234,87 +236,10 @@ class _Columns(_Method):
         # The direction of a frozen column is never followed.
         p = z + beta * p if self.rows is None else self.rows.turn(p, self.rows.factors(beta), z)
         # A column that met no positive curvature must not be forgotten between looks.
-        bad = active & ((curvature <= 0) | (rz_new < 0))
+        bad = active & ((curvature <= 0) | (rz <= 0) | (rz_new < 0))
         return _State(x, r, p, rz_new, rr, self.xp.where(bad, -1.0, worst))
 
     def error(self, state: _State) -> Array | float:
         if self.rows is not None:
             return self.rows.signed_worst(state.rr**0.5 * self.system.weights, state.curvature)
         return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))
-
-
-# Elements of a row taken together: in sums, and in products with repeated factors. NumPy copies shorter factors into a buffer
-# again and again.
-_SHORT, _LONG = 512, 8192
-
-
-class _Rows:
-    """NumPy's arithmetic with the columns of (n, k) arrays at the speed of long rows.
-
-    NumPy loops over the last axis, and few columns make short loops: here many rows are taken together, with the factors
-    repeated, and the sums fold up at the end. What changes in place must be in row order.
-    """
-
-    def __init__(self, like: Array, xp: Namespace) -> None:
-        n, k = like.shape
-        self.xp, self.k = xp, k
-        self.together = max(1, _SHORT // max(1, k))
-        short = self.together * k
-        self.summed = n - n % self.together
-        self.ones = xp.ones((self.together, 1), dtype=like.dtype)
-        self.repeated = xp.empty((max(1, _LONG // max(1, short)), short), dtype=like.dtype)
-        self.long = int(self.repeated.size)
-        self.cut = n * k - n * k % max(1, self.long)
-        self.scratch = xp.empty(like.shape, dtype=like.dtype)
-        self.complex = xp.isdtype(like.dtype, "complex floating")
-
-    def factors(self, a: Array) -> Array:
-        """A factor for each column, repeated; valid until the next call."""
-        self.repeated[:] = (self.ones * a).reshape(-1)
-        return self.repeated.reshape(-1)
-
-    def ratio(self, u: Array, v: Array, where: Array) -> Array:
-        """``u / v``, and zero elsewhere."""
-        return self.xp.divide(u, v, out=self.xp.zeros(self.k, dtype=u.dtype), where=where)
-
-    def signed_worst(self, norms: Array, sign: Array) -> float:
-        """The largest norm with the sign of the smallest of ``sign``; the methods of small arrays cost half the functions."""
-        return math.copysign(norms.max(), sign.min())
-
-    def scaled(self, factors: Array, p: Array, out: Array) -> Array:
-        """``p`` into ``out``, each column with its own factor."""
-        flat, target, cut = p.reshape(-1), out.reshape(-1), self.cut
-        if cut:
-            wide = (-1, self.long)
-            self.xp.multiply(flat[:cut].reshape(wide), factors, out=target[:cut].reshape(wide))
-        if cut < flat.size:
-            self.xp.multiply(flat[cut:], factors[: flat.size - cut], out=target[cut:])
-        return out
-
-    def along(self, x: Array, factors: Array, p: Array) -> Array:
-        """``x + a p``, a new array."""
-        out = self.scaled(factors, p, self.xp.empty(x.shape, dtype=x.dtype))
-        out += x
-        return out
-
-    def less(self, r: Array, factors: Array, q: Array) -> Array:
-        """``r - a q`` in place of ``r``."""
-        r -= self.scaled(factors, q, self.scratch)
-        return r
-
-    def turn(self, p: Array, factors: Array, z: Array) -> Array:
-        """``z + a p`` in place of ``p``."""
-        self.scaled(factors, p, p)
-        p += z
-        return p
-
-    def dot(self, u: Array, v: Array) -> Array:
-        """The real parts of the inner products of the columns."""
-        cut = self.summed
-        left = u.conj() if self.complex else u
-        wide = (-1, self.together * self.k)
-        total = self.xp.einsum("ij,ij->j", left[:cut].reshape(wide), v[:cut].reshape(wide))
-        total = self.ones[:, 0] @ total.reshape((self.together, self.k))
-        if cut < len(u):
-            total = total + (left[cut:] * v[cut:]).sum(axis=0)
-        return total.real if self.complex else total

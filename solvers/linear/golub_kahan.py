@@ -85,13 +85,13 @@ def prepare_least_squares(
         vanishing = xp.any(small if limits.btol else small & (norms == 0))
     vanished = bool(check_pending(pending, xp, xp.astype(vanishing, norms.dtype)))
     if damp:
-        operator, b = _damped(operator, damp, xp), xp.concat([b, xp.zeros_like(x)], axis=0)
+        operator, b = damped(operator, damp, xp), xp.concat([b, xp.zeros_like(x)], axis=0)
     r = b if x0 is None else b - operator @ x
     weights = xp.ones(b.shape[1:], dtype=real_dtype(x.dtype, xp), device=device(b))
     return System(operator, inverse, b, x, r, 1.0, weights, xp, vanishing=vanished), limits
 
 
-def _damped(A: LinearOperator, damp: float, xp: Namespace) -> LinearOperator:
+def damped(A: LinearOperator, damp: float, xp: Namespace) -> LinearOperator:
     """``[A; damp I]``."""
     m, n = A.shape
     precise = A._precise_matvec

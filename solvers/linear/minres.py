@@ -132,10 +132,11 @@ class Minres:
         squared = self.inner(z, r)
         gamma = xp.sqrt(xp.maximum(squared, xp.zeros_like(squared)))
         norm = gamma if M is None else xp.sqrt(self.inner(r, r))
+        least = squared if M is None else self.system.energy(squared, norm)
         zero, one = xp.zeros_like(r), xp.ones_like(gamma)
         nil = xp.zeros_like(gamma)
         return _State(
-            x, r, (zero, r), z, (one, gamma), (zero, zero), (zero, zero), (one, one), (nil, nil), gamma, norm, squared, nil,
+            x, r, (zero, r), z, (one, gamma), (zero, zero), (zero, zero), (one, one), (nil, nil), gamma, norm, least, nil,
             norm >= 0,
         )  # fmt: skip
 

@@ -191,8 +191,14 @@ class _MixedCG:
         self.low_matvecs += system.columns
         curvature = system.real_dot(state.p, q)
         good = good_rz & (curvature > 0)
+        broken = good_rz & (curvature <= 0)
+        if self.M is not None:
+            # Of a residual that is still too large, <r, M r> is positive if M is.
+            broken = broken | (
+                ~good_rz & system.active(state.scale * xp.astype(system.norm(state.r), state.scale.dtype))
+            )
         alpha = xp.where(good, state.rz / xp.where(good, curvature, 1.0), 0.0)
-        worst = xp.where(good_rz & (curvature <= 0), -1.0, state.curvature)
+        worst = xp.where(broken, -1.0, state.curvature)
         state = state._replace(
             y=state.y + xp.astype(alpha * state.p, state.y.dtype),
             r=state.r - alpha * q,

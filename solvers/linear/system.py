@@ -44,6 +44,8 @@ class System:
         What the method had asked to read, on the host.
     vanishing : bool
         Whether a column's bound is so small that the squares of such residuals underflow: no norm can be trusted there.
+    hermitian : bool
+        Whether the method needs a Hermitian ``A`` and a Hermitian positive definite ``M``.
     """
 
     A: LinearOperator
@@ -58,6 +60,7 @@ class System:
     asymmetry: float = 0.0
     answer: Any = None
     vanishing: bool = False
+    hermitian: bool = False
 
     @property
     def asymmetric(self) -> bool:
@@ -94,6 +97,11 @@ class System:
         """Euclidean norms of the columns."""
         return self.real_dot(u, u) ** 0.5
 
+    def energy(self, rz: Array, size: Array) -> Array:
+        """``<r, M r>``, and -1 where it is zero though ``r`` (of ``size``) is not: no positive definite ``M`` does that, and a
+        recurrence that divides by it stands still."""
+        return self.xp.where((rz == 0) & (size > 0), -1.0, rz)
+
     def worst(self, norms: Array) -> Array:
         """The one number that is tested against ``tolerance``, from the residual norms of the columns."""
         return norms * self.weights if norms.ndim == 0 else self.xp.max(norms * self.weights)
@@ -101,6 +109,19 @@ class System:
     def active(self, norms: Array) -> Array:
         """Which columns have not yet converged."""
         return norms * self.weights > self.tolerance
+
+    def preconditioner_indefinite(self) -> bool:
+        """Whether the diagonal of ``M``, or ``<r, M r>`` of a starting residual, proves that ``M`` is not positive definite."""
+        if not self.hermitian or self.M is None:
+            return False
+        xp, r = self.xp, self.r
+        energy = self.energy(self.real_dot(r, self.M @ r), self.norm(r))
+        least = [xp.min(energy)]
+        if self.M.knows_diagonal:
+            diagonal = self.M.diagonal()
+            diagonal = xp.real(diagonal) if xp.isdtype(diagonal.dtype, "complex floating") else diagonal
+            least.append(xp.astype(xp.min(xp.where(diagonal == 0, -1.0, diagonal)), energy.dtype))
+        return bool(min(to_host(xp.stack(least))) < 0)
 
     def true_residual(self, x: Array) -> Array:
         """``b - A x`` recomputed, in float64 where the entries of ``A`` are stored."""
@@ -158,7 +179,7 @@ def prepare(
     host_weights = tuple(host[0] / bound if bound > 0 else 1.0 for bound in host[len(facts) :])
     answer = read[known:] if asked else None
     vanished = bool(host[len(facts) - 1])
-    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found, answer, vanished)
+    return System(operator, inverse, b, x, r, host[0], weights, xp, host_weights, found, answer, vanished, hermitian)
 
 
 def check_pending(pending: Pending, xp: Namespace, fact: Array | None = None) -> float:
@@ -244,6 +265,9 @@ def run(
     suspect = system.asymmetry > finfo_eps(system.b.dtype, system.xp) ** 0.5
     if suspect and outcome.status in {Status.STAGNATED, Status.MAX_ITER, Status.INDEFINITE}:
         outcome = replace(outcome, status=Status.NOT_SYMMETRIC)
+    # Where a method did not see it by itself.
+    if outcome.status in {Status.STAGNATED, Status.MAX_ITER, Status.SINGULAR} and system.preconditioner_indefinite():
+        outcome = replace(outcome, status=Status.INDEFINITE)
     if system.vanishing and outcome.status is Status.CONVERGED:
         outcome = replace(outcome, status=Status.STAGNATED)
     return finish(outcome)

@@ -183,7 +183,8 @@ class _DeflatedCG:
         return _State(x, r, p, rz_new, rr, safe)
 
     def error(self, state: _State) -> Array:
-        return self.xp.copysign(state.rr**0.5, self.xp.minimum(state.curvature, state.rz))
+        rz = self.system.energy(state.rz, state.rr)
+        return self.xp.copysign(state.rr**0.5, self.xp.minimum(state.curvature, rz))
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """Recompute ``b - A x``, from which the next step begins; what is to be learnt is read with its norm."""

@@ -17,6 +17,7 @@ from ....backends.transfer import host_float
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
 from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ...result import Result
+from ..norms import column_norms
 from .operators import sketch
 from .randomized_svd import randomized_svd
 
@@ -139,7 +140,7 @@ def complete(
     rtol = check_scalar(rtol, "rtol", non_negative=True)
     check_count(corrections, "corrections", minimum=0)
     data = xp.where(mask, values, xp.zeros_like(values))
-    norm = host_float(xp.linalg.vector_norm(data))
+    norm = host_float(column_norms(xp.reshape(data, (-1,)), xp))
     if not norm < float("inf"):
         raise InputError("values contains NaN or infinite values where mask is true")
     observed = int(host_float(xp.sum(xp.astype(mask, xp.int64))))
@@ -215,7 +216,8 @@ class _Alternating:
         xp = self.xp
         Q = xp.linalg.qr(U, mode="reduced")[0]
         r = self.weights * (self.data - U @ V.T)
-        norms = [xp.linalg.vector_norm(part) / (self.norm or 1.0) for part in (r @ V, r.T @ Q, r)]
+        r = r / (self.norm or 1.0)
+        norms = [xp.linalg.vector_norm(part) for part in (r @ V, r.T @ Q, r)]
         return _State(U, V, Q, xp.sqrt(norms[0] ** 2 + norms[1] ** 2), norms[2])
 
     def error(self, s: _State) -> Array:
@@ -257,6 +259,8 @@ class _Alternating:
         for _ in range(self.corrections):
             g = (data - weights * (Q @ x.T)).T @ Q
             p = self.batched(gram, g)
-            along = xp.sum((weights * (Q @ p.T)) ** 2, axis=0)
-            x = x + (xp.sum(g * p, axis=1) / xp.where(along > 0, along, 1.0))[:, None] * p
+            # In units of the data, whose squares may be out of range.
+            g, unit = g / (self.norm or 1.0), p / (self.norm or 1.0)
+            along = xp.sum((weights * (Q @ unit.T)) ** 2, axis=0)
+            x = x + (xp.sum(g * unit, axis=1) / xp.where(along > 0, along, 1.0))[:, None] * p
         return x

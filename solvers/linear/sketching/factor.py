@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ....backends.errors import BreakdownError
+from ....backends.errors import BreakdownError, InputError
 from ....backends.linalg import solve_triangular
 from ....backends.namespace import Array, Namespace, device, finfo_eps, is_cupy, is_numpy, is_torch
 from ....backends.operators.adapters import Pending
+from ....backends.validation import unwarned
+from ..norms import column_norms
 from ..system import check_pending
 
 
@@ -59,16 +61,9 @@ class SketchedFactor:
         along = xp.conj(self.U).T if xp.isdtype(self.U.dtype, "complex floating") else self.U.T
         components = xp.abs(along @ gradient)
         sigma = self.sigma if gradient.ndim == 1 else self.sigma[:, None]
-        denominator = xp.sqrt((x_norm * sigma) ** 2 + r_norm**2)
+        denominator = xp.hypot(x_norm * sigma, r_norm + xp.zeros_like(sigma))
         filtered = components * (sigma / xp.where(denominator > 0, denominator, 1.0))
         return column_norms(filtered, xp) / self.scale
-
-
-def column_norms(v: Array, xp: Namespace) -> Array:
-    """2-norms of a vector or of columns; on the whole vector in one product where NumPy can."""
-    if v.ndim == 1:
-        return xp.linalg.vector_norm(v)
-    return xp.sqrt(xp.sum(xp.abs(v) ** 2, axis=0))
 
 
 def factorize(
@@ -81,7 +76,7 @@ def factorize(
     Raises
     ------
     InputError
-        An argument is not finite.
+        An argument is not finite, or ``A^H b`` leaves the range of the dtype.
     BreakdownError
         The columns of ``S A``, scaled to unit norm, are dependent to working precision.
     """
@@ -96,8 +91,20 @@ def factorize(
         fact = xp.linalg.vector_norm(inverse)
     except BreakdownError:  # a zero on the diagonal, where the library looks
         fact = xp.asarray(math.inf, dtype=lengths.dtype, device=device(R))
+    # A^H r must neither overflow nor, for residuals of eps times the size of b, underflow; minus one says that it does.
+    eps, range_of = finfo_eps(R.dtype, xp), xp.finfo(R.dtype)
+    size, heights = xp.max(lengths), xp.max(xp.abs(triangle[:, n:]), axis=0)
+    with unwarned():
+        low, high = (eps * size) * (eps * heights), size * heights
+    lost = (heights > 0) & (size > 0) & ((low < float(range_of.smallest_normal)) | (high > eps * float(range_of.max)))
+    fact = xp.where(xp.any(lost), -xp.ones_like(fact), fact)
     condition = check_pending(pending, xp, fact)
-    if not condition * n * finfo_eps(R.dtype, xp) < 0.5:
+    if condition < 0:
+        raise InputError(
+            "b has such units, with those of A, that A^H b leaves the range of this precision: multiply b by a number that "
+            "brings it near the inverse size of A, and divide x by it"
+        )
+    if not condition * n * eps < 0.5:
         raise BreakdownError(
             f"the sketched A is rank deficient in this precision (its columns, scaled to unit norm, have condition "
             f"{condition:.1e}): drop dependent columns of A or pass damp > 0; if A has full rank, "
@@ -105,7 +112,7 @@ def factorize(
         )
     U, sigma, _ = xp.linalg.svd(R, full_matrices=False)
     x0 = solve_triangular(R, rotated, lower=False, xp=xp)
-    return SketchedFactor(R, U, sigma, x0[:, 0] if single else x0, xp.linalg.vector_norm(sigma), distortion, xp)
+    return SketchedFactor(R, U, sigma, x0[:, 0] if single else x0, column_norms(sigma, xp), distortion, xp)
 
 
 def _upper_factor(X: Array, xp: Namespace) -> Array:

@@ -17,12 +17,14 @@ from ....backends.operators import LinearOperator, as_operator
 from ....backends.operators.adapters import Pending
 from ....backends.validation import check_array, check_choice, check_count, check_scalar
 from ...iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
-from ..golub_kahan import LeastSquaresResult, _damped
+from ..golub_kahan import LeastSquaresResult, damped
 from .factor import SketchedFactor, factorize
-from .momentum import Fossils, IterativeSketching
+from .fossils import Fossils
+from .iterative import IterativeSketching
 from .operators import KINDS
 from .operators import sketch as random_sketch
-from .preconditioned import SketchAndPrecondition, SketchAndSolve
+from .preconditioned import SketchAndPrecondition
+from .sketch_and_solve import SketchAndSolve
 
 # Columns of an operator that are formed at a time when it is sketched.
 _COLUMNS_AT_ONCE = 64
@@ -94,7 +96,8 @@ def lstsq_sketched(
     Raises
     ------
     InputError, BackendError
-        Not more rows than columns, NaN, wrong shapes, dtypes or libraries.
+        Not more rows than columns, NaN, wrong shapes, dtypes or libraries, or units in which ``A^H b`` leaves the range of
+        the dtype.
     BreakdownError
         ``A`` is rank deficient in working precision; ``damp > 0`` makes the problem definite.
 
@@ -151,7 +154,7 @@ def lstsq_sketched(
     if damp > 0:
         zeros = xp.zeros((n, *b.shape[1:]), dtype=b.dtype, device=device(b))
         dense = None
-        operator, b = _damped(operator, damp, xp), xp.concat([b, zeros], axis=0)
+        operator, b = damped(operator, damp, xp), xp.concat([b, zeros], axis=0)
     run = METHODS[method](operator, b, factor, xp, dense)
     rate = max(factor.distortion, 0.1)
     limit = 20 + 4 * math.ceil(math.log(eps) / math.log(rate)) if maxiter is None else maxiter

@@ -1,4 +1,4 @@
-"""Sketch-and-precondition: LSQR on ``A R^{-1}`` in operator form, and sketch-and-solve, which only looks at its error.
+"""Sketch-and-precondition: LSQR on ``A R^{-1}`` in operator form.
 
 ``A R^{-1}`` has singular values near one, so LSQR gains a digit in two or three steps; the product is never formed, which
 would cost the square of the condition number. Started from the sketch-and-solve solution and again from recomputed residuals
@@ -15,7 +15,7 @@ from ..golub_kahan import Limits
 from ..lsqr import _Lsqr
 from ..system import System
 from .factor import SketchedFactor
-from .refinement import Pass, Point, Refinement
+from .refinement import Point, Refinement
 
 
 class _OneSweepLsqr(_Lsqr):
@@ -72,23 +72,3 @@ class SketchAndPrecondition(Refinement):
     def correction(self, inner: Any) -> Array:
         """``R^{-1} z``."""
         return inner.x
-
-
-class SketchAndSolve(Refinement):
-    """The sketched solution as it is: no step improves it."""
-
-    def begin(self, at: Point) -> None:
-        """Nothing to carry."""
-
-    def step(self, state: Pass) -> Pass:
-        """The same point, to be looked at again: the loop sees no gain and says so."""
-        return state
-
-    def error(self, state: Pass) -> Array:
-        """Zero, so that the truth is asked."""
-        return 0.0 * state.at.error
-
-    def verify(self, state: Pass) -> tuple[Pass, float]:
-        """The error that the sketch left."""
-        error, norms = self.read(state.at)
-        return state._replace(norms=norms), error

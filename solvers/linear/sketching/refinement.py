@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from ....backends.namespace import Array, Namespace, finfo_eps
 from ....backends.operators import LinearOperator
 from ....backends.transfer import to_host
-from .factor import SketchedFactor, column_norms
+from ..norms import column_norms
+from .factor import SketchedFactor
 from .products import residual_and_gradient
 
 # Passes aim below the tolerance by this factor, as the recomputed residual has rounding of its own: about one more step.

@@ -21,6 +21,7 @@ from ....backends.transfer import host_float, to_host
 from ....backends.validation import check_array, check_callable, check_choice, check_count, check_scalar
 from ...iterate import Callback, Iterate, LoopOptions, Outcome, iterate, warn_unless_converged
 from ...result import LinearResult, Status
+from ..norms import column_norms
 
 # Random block numbers drawn at a time.
 _DRAWS = 256
@@ -135,7 +136,7 @@ def sketch_project(
     start = xp.zeros(shape, dtype=b.dtype, device=device(b))
     if x0 is not None:
         start = check_array(x0, "x0", xp, shape=shape, dtype=b.dtype, allow_complex=True)
-    norms = _norms(b, xp)
+    norms = column_norms(b, xp)
     start = xp.where(norms > 0, start, xp.zeros_like(start))  # a zero column is solved by zero, whatever x0 says
     bounds = xp.maximum(rtol * norms, xp.full_like(norms, atol))
     tolerance = host_float(xp.max(bounds))
@@ -176,10 +177,6 @@ def sketch_project(
     return result
 
 
-def _norms(v: Array, xp: Namespace) -> Array:
-    return xp.sqrt(xp.sum(xp.abs(v) ** 2, axis=0))
-
-
 class _State(NamedTuple):
     """The iterate."""
 
@@ -211,11 +208,11 @@ class _Projection:
 
     def error(self, s: _State) -> Array:
         """The residual norm of the worst column; no cheaper quantity tells how far the iterate is."""
-        return self.xp.max(_norms(self.residual(s.x), self.xp) * self.weights)
+        return self.xp.max(column_norms(self.residual(s.x), self.xp) * self.weights)
 
     def verify(self, s: _State) -> tuple[_State, float]:
         """The same in float64 where that is possible."""
-        return s, host_float(self.xp.max(_norms(self.A.precise_residual(self.b, s.x), self.xp) * self.weights))
+        return s, host_float(self.xp.max(column_norms(self.A.precise_residual(self.b, s.x), self.xp) * self.weights))
 
     def pseudo_inverse(self, gram: Array) -> Array:
         """Of one or many small Gram matrices; dependent rows count once, rows of zeros not at all."""
@@ -230,6 +227,12 @@ class _Projection:
         return (vectors * xp.astype(inverse, gram.dtype)[..., None, :]) @ back
 
 
+def _unit(rows: Array, xp: Namespace) -> Array:
+    """The largest entry: equations in units of it are the same ones, and their Gram matrix is in range."""
+    size = xp.max(xp.abs(rows))
+    return xp.where(size > 0, size, 1.0)
+
+
 class _RowBlocks(_Projection):
     """Blocks of a random partition of the rows; all small inverses are made in one batch."""
 
@@ -241,7 +244,8 @@ class _RowBlocks(_Projection):
         order = draws.permutation(m)
         count = math.ceil(m / block)
         missing = count * block - m
-        rows, right = xp.take(dense, order, axis=0), xp.take(b, order, axis=0)
+        unit = _unit(dense, xp)
+        rows, right = xp.take(dense, order, axis=0) / unit, xp.take(b, order, axis=0) / unit
         if missing:  # the last block is filled with equations 0 = 0
             rows = xp.concat([rows, xp.zeros((missing, n), dtype=b.dtype, device=device(b))], axis=0)
             right = xp.concat([right, xp.zeros((missing, *b.shape[1:]), dtype=b.dtype, device=device(b))], axis=0)
@@ -274,4 +278,6 @@ class _Gaussian(_Projection):
         S = self.draws.normal((self.A.shape[0], self.block))
         S = S if S.dtype == self.b.dtype else xp.astype(S, self.b.dtype)
         rows = adjoint(self.A.H @ S, xp)
-        return rows, S.T @ self.b, self.pseudo_inverse(rows @ adjoint(rows, xp))
+        unit = _unit(rows, xp)
+        rows, right = rows / unit, (S.T @ self.b) / unit
+        return rows, right, self.pseudo_inverse(rows @ adjoint(rows, xp))

@@ -108,9 +108,11 @@ def _leave_one_out(A: LinearOperator, Omega: Array, xp: Namespace) -> Array:
     # Of dependent probes every direction is spanned by the others: a diagonal of the size of rounding says which to leave.
     k, largest = R.shape[0], xp.max(xp.abs(R))
     identity = xp.eye(k, dtype=R.dtype, device=device(R))
-    floor = finfo_eps(R.dtype, xp) * xp.where(largest > 0, largest, xp.ones_like(largest))
-    diagonal = xp.linalg.diagonal(R)
-    lifted = R + identity * xp.where(xp.abs(diagonal) < floor, xp.astype(floor, R.dtype), 0.0 * diagonal)[None, :]
+    # In units of the largest entry, which S does not depend on.
+    unit = R / xp.where(largest > 0, largest, xp.ones_like(largest))
+    floor = finfo_eps(R.dtype, xp) * xp.ones_like(largest)
+    diagonal = xp.linalg.diagonal(unit)
+    lifted = unit + identity * xp.where(xp.abs(diagonal) < floor, xp.astype(floor, R.dtype), 0.0 * diagonal)[None, :]
     S = solve_triangular(lifted, identity, lower=False, xp=xp, transpose=True)
     S = S / xp.linalg.vector_norm(S, axis=0, keepdims=True)
     inside = xp.sum(xp.linalg.diagonal(H)) - _inner(S, H @ S, xp)
@@ -132,4 +134,8 @@ def _summary(samples: Array) -> TraceEstimate:
     if not np.all(np.isfinite(host)):
         raise InputError("A returned values that are not finite")
     value = host.mean().item()
-    return TraceEstimate(value, float(host.std(ddof=1)) / math.sqrt(host.size) if host.size > 1 else math.inf)
+    if host.size == 1:
+        return TraceEstimate(value, math.inf)
+    # In units of the largest, whose square may be out of range.
+    unit = float(np.max(np.abs(host))) or 1.0
+    return TraceEstimate(value, float((host / unit).std(ddof=1)) * unit / math.sqrt(host.size))

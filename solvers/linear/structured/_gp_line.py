@@ -99,9 +99,9 @@ class Line(Model):
         sums = ((n - m) * plain - 2.0 * moment) / c[0]
         return xp.where(m > 0, 2.0 * sums, sums)
 
-    def curvature(self, s: Solution, axis: int) -> Array:
-        """``K'' K^{-1} u``."""
-        return self.toeplitz(s.tables[0].orders[2], 1.0, axis) @ s.alpha
+    def coefficients(self, s: Solution, axis: int) -> Array:
+        """``K^{-1} u``."""
+        return s.alpha
 
     def joint_loss(self, theta: Any, u: Array) -> float:
         """The loss at any ``u``, which `profile` minimises."""

@@ -24,7 +24,7 @@ _LOG_RHO_LEAST = -6.0
 _STEEPEST = 0.5
 _SAME, _HALVINGS = 1e-9, 20
 # Second differences, relative to the solution, below which an axis is a straight line and tells nothing.
-_STRAIGHT = 1e-4
+STRAIGHT = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,11 +239,23 @@ class Model:
             process = self.curvature(s, axis) * step**2
             shown = xp.sqrt(xp.sum((u[2:, ...] - 2.0 * u[1:-1, ...] + u[:-2, ...]) ** 2))
             true = xp.sqrt(xp.sum(process[1:-1, ...] ** 2))
-            ratios.append(xp.where(true > _STRAIGHT * size, shown / xp.where(true > 0, true, 1.0), 1.0))
+            ratios.append(xp.where(true > STRAIGHT * size, shown / xp.where(true > 0, true, 1.0), 1.0))
         return host_float(xp.min(xp.stack(ratios)))
 
     def curvature(self, s: Solution, axis: int) -> Array:
         """Second derivative of the process along an axis, that axis first."""
+        return self.toeplitz(s.tables[axis].orders[2], 1.0, axis) @ self.coefficients(s, axis)
+
+    def curvature_between(self, s: Solution, axis: int) -> Array:
+        """The same halfway between the points and the next ones, one row fewer."""
+        xp, n = self.xp, self.shape[axis]
+        lags = s.kernels[axis].tables(self.lags[axis] + 0.5 * self.steps[axis]).orders[2]
+        both = xp.concat([xp.flip(lags[: n - 1]), lags])
+        matrix = xp.reshape(xp.take(both, self._index[axis], axis=0), (n, n))
+        return matrix[: n - 1, :] @ self.coefficients(s, axis)
+
+    def coefficients(self, s: Solution, axis: int) -> Array:
+        """``K^{-1}`` along an axis, that axis first, applied to the solution."""
         raise NotImplementedError
 
     def profile(self, theta: Any) -> Solution:

@@ -168,11 +168,11 @@ class Plane(Model):
             parts.append(s.tables[axis].gradient([c0, v * self.first[axis] * odd, v * self.second[axis] * even]))
         return self.join(parts, s)
 
-    def curvature(self, s: Solution, axis: int) -> Array:
-        """``K'' K^{-1}`` along the axis, applied to ``U`` or its transpose."""
+    def coefficients(self, s: Solution, axis: int) -> Array:
+        """``K^{-1}`` along the axis, applied to ``U`` or its transpose."""
         a, b, Z = s.factors
         own, other, field = (a, b, Z) if axis == 0 else (b, a, Z.T)
-        return self.toeplitz(s.tables[axis].orders[2], 1.0, axis) @ (own.W @ field @ other.L.T)
+        return own.W @ field @ other.L.T
 
     def joint_loss(self, theta: Any, u: Array) -> float:
         """The loss at any ``U``, which `profile` minimises."""

@@ -13,6 +13,7 @@ from ....backends.transfer import host_float
 from ....backends.validation import check_array
 from ...iterate import Callback, Iterate
 from ...result import Result, Status
+from ._gp_between import between_points
 from ._gp_model import Model, Solution
 
 # Steps in a row that must leave the solution where it is.
@@ -22,6 +23,8 @@ _RESOLUTION = 0.3
 _RESTARTS = 5
 # Part of the boundary values, or of the source, that a solution may miss and still be called one.
 _MISSED = 0.1
+# Part of its second derivatives that a process may hide between the points of the grid.
+_HIDDEN = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -39,6 +42,10 @@ class GPSolution(Result):
     equation_residual, boundary_gap : float
         Root mean square residual of the equation relative to that of the source, and of the boundary values relative to
         that of the solution.
+    between_points : float
+        How far the second derivatives of the process halfway between the grid points are from what those on the grid
+        interpolate to, relative to their size; zero where the error of the interpolation explains it. Above 1e-2 the
+        process carries frequencies near the Nyquist frequency that the source does not show.
     """
 
     u: Array
@@ -49,14 +56,22 @@ class GPSolution(Result):
     frequencies: tuple[Array, ...]
     equation_residual: float
     boundary_gap: float
+    between_points: float
     _model: Model = field(repr=False)
     _solution: Solution = field(repr=False)
 
     @property
     def message(self) -> str:
         """The status as a sentence; of a process that settled on what is no solution, by how much it is none."""
-        if self.status is not Status.STAGNATED or max(self.boundary_gap, self.equation_residual) <= _MISSED:
+        missed = max(self.boundary_gap, self.equation_residual) > _MISSED
+        if self.status is not Status.STAGNATED or not (missed or self.between_points > _HIDDEN):
             return super().message
+        if not missed:
+            return (
+                "it settled on a process that is another between the points of the grid than on them (its second derivatives "
+                f"by {self.between_points:.2g} of their size): frequencies near the grid's Nyquist frequency hide an error of "
+                "the solution; lower max_frequency, or take another number of components or a finer grid"
+            )
         return (
             f"it settled on a process that misses the boundary values by {self.boundary_gap:.2g} and the equation by "
             f"{self.equation_residual:.2g} of their size; take more components or another max_frequency"
@@ -185,12 +200,13 @@ class Run:
             return tuple(xp.astype(a, self.dtype) for a in arrays)
 
         missed = mean_square(s.r) / (model.source_size or 1.0), mean_square(s.gap) / (mean_square(s.u) or 1.0)
-        if status is Status.CONVERGED and not max(missed) <= _MISSED:
+        hidden = between_points(model, s)
+        if status is Status.CONVERGED and not (max(missed) <= _MISSED and hidden <= _HIDDEN):
             status = Status.STAGNATED
         return GPSolution(
             status=status, n_iter=len(self.changes), residual=self.residual(), tolerance=self.rtol,
             history=tuple(self.changes), evaluations={"loss": self.evaluations}, u=xp.astype(s.u, self.dtype), loss=s.loss,
             losses=tuple(self.losses), weights=cast(xp.exp(k.log_w) for k in s.kernels),
             widths=cast(xp.exp(k.log_rho) for k in s.kernels), frequencies=cast(k.mu for k in s.kernels),
-            equation_residual=missed[0], boundary_gap=missed[1], _model=model, _solution=s,
+            equation_residual=missed[0], boundary_gap=missed[1], between_points=hidden, _model=model, _solution=s,
         )  # fmt: skip

@@ -99,8 +99,8 @@ def gp_pde(
     -----
     ConvergenceWarning
         The solution still moved when a limit was met, the loss cannot be lowered in this precision, what it settled on
-        misses the boundary values or the equation by a tenth of their size, or ``max_frequency`` is above the Nyquist
-        frequency.
+        misses the boundary values or the equation by a tenth of their size or differs between the grid points from what it
+        is on them, or ``max_frequency`` is above the Nyquist frequency.
 
     Notes
     -----

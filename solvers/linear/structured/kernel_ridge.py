@@ -22,6 +22,7 @@ from ....backends.validation import check_array, check_choice, check_count, chec
 from ...iterate import Callback, warn_unless_converged
 from ...result import Result, Status
 from ..cg import cg
+from ..norms import column_norms
 from ..preconditioners import landmarks
 from .kernel import kernel_operator
 
@@ -218,12 +219,15 @@ def _refined(
     residual, tolerance = _worst(r, y, rtol, xp)
     history, iterations, products, status = [residual], 0, 0, Status.MAX_ITER
     for _ in range(_REFINEMENTS if single else 1):
-        goal, size = rtol, xp.ones_like(r[0, ...])
+        goal, size = rtol, column_norms(r, xp)
         if single:
             # Each column in units of its own residual: a small one must not lose its digits to a large one.
-            size = xp.sqrt(xp.sum(r * r, axis=0))
             size = xp.where(size > 0, size, xp.ones_like(size))
             goal = max(_INNER_RTOL, min(0.5, 0.3 * tolerance / max(residual, 1e-300)))
+        else:
+            # So is one whose squares are near the ends of the range.
+            far = float(xp.finfo(wide).max) ** 0.4
+            size = xp.where((size > 0) & ((size < 1.0 / far) | (size > far)), size, xp.ones_like(size))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             inner = cg(A, xp.astype(r / size, y.dtype), M=M, rtol=goal, maxiter=maxiter - iterations, **limits)
@@ -261,8 +265,7 @@ def _residual(A: LinearOperator, y: Array, a: Array, xp: Namespace) -> Array:
 
 def _worst(r: Array, y: Array, rtol: float, xp: Namespace) -> tuple[float, float]:
     """The largest residual of a column in units of its tolerance, times the largest tolerance; and that tolerance."""
-    norms = xp.sqrt(xp.sum(xp.astype(y, r.dtype) ** 2, axis=0))
-    bounds, residuals = rtol * norms, xp.sqrt(xp.sum(r * r, axis=0))
+    bounds, residuals = rtol * column_norms(xp.astype(y, r.dtype), xp), column_norms(r, xp)
     tolerance = host_float(xp.max(bounds))
     weights = xp.where(bounds > 0, tolerance / xp.where(bounds > 0, bounds, 1.0), 1.0)
     worst = host_float(xp.max(residuals * weights))
