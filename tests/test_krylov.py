@@ -655,3 +655,20 @@ def test_a_preconditioner_without_length_among_columns() -> None:
         result = cg(np.eye(30), b, M=M)
     assert result.status is Status.INDEFINITE
     assert result.n_iter <= 2
+
+
+@pytest.mark.parametrize("name", ["cg", "mixed_cg", "deflated_cg", "block_cg"])
+def test_looks_far_apart_on_semidefinite_systems(make: Any, name: str) -> None:
+    """Between two looks a run goes on after it has converged: there the curvature is rounding, of any sign."""
+    solver = {"cg": cg, "mixed_cg": mixed_cg, "deflated_cg": deflated_cg}.get(name)
+    for n in (3, 8, 20):
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            W = rng.random((n, n))
+            W = W + W.T
+            A = np.diag(W.sum(axis=1)) - W
+            B = A @ rng.standard_normal((n, 2))
+            right, kept = (B[:, 0], make(B[:, 0])) if solver else (B, make(B))
+            result = (solver or block_cg)(make(A), kept, rtol=1e-9, check_every=10)
+            assert result.converged
+            np.testing.assert_allclose(A @ to_host(result.x), right, atol=2e-9 * np.linalg.norm(right))

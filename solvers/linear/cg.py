@@ -6,6 +6,7 @@ only after ``b - A x`` was recomputed (in float64 where the entries of A are sto
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ...backends.linalg import axpy

@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from ...backends.errors import BackendError, InputError
-from ...backends.namespace import Array, Namespace, is_array, is_gpu
+from ...backends.namespace import Array, Namespace, finfo_eps, is_array, is_gpu
 from ...backends.operators import LinearOperator, as_operator
 from ...backends.operators.adapters import Pending
 from ...backends.transfer import host_float, to_host
@@ -127,6 +127,8 @@ def _lowered(A: Any, low: Any, xp: Namespace) -> Any:
 
 # The carried residual has stalled when it found no new minimum for this many iterations and this part of the run.
 _PATIENCE, _PART = 50, 0.2
+# Units of the lower precision's rounding, of a residual that began at one.
+_NOISE = 10.0
 # The true residual is the carried one up to such a factor, or the directions say nothing of it.
 _SUNK = 2.0
 
@@ -170,6 +172,7 @@ class _MixedCG:
         self.matvecs = self.low_matvecs = 0
         self.xp = system.xp
         self.broken = Status.INDEFINITE
+        self.noise = _NOISE * finfo_eps(low, system.xp)
 
     def precondition(self, r: Array) -> Array:
         return r if self.M is None else self.M @ r
@@ -186,7 +189,12 @@ class _MixedCG:
 
     def step(self, state: _State) -> _State:
         xp, system = self.xp, self.system
-        good_rz = state.rz > 0
+        # The carried norm, without another pass where <r, r> is known.
+        length = xp.sqrt(state.rz) if self.M is None else system.norm(state.r)
+        size = state.scale * xp.astype(length, state.scale.dtype)
+        # A column waits to be looked at below half of the tolerance, as in cg, and where rounding is all that is left of the
+        # residual in single precision.
+        good_rz = (state.rz > 0) & system.active(2.0 * size) & (length > self.noise)
         q = self.A @ state.p
         self.low_matvecs += system.columns
         curvature = system.real_dot(state.p, q)
@@ -194,9 +202,7 @@ class _MixedCG:
         broken = good_rz & (curvature <= 0)
         if self.M is not None:
             # Of a residual that is still too large, <r, M r> is positive if M is.
-            broken = broken | (
-                ~good_rz & system.active(state.scale * xp.astype(system.norm(state.r), state.scale.dtype))
-            )
+            broken = broken | (~(state.rz > 0) & system.active(size))
         alpha = xp.where(good, state.rz / xp.where(good, curvature, 1.0), 0.0)
         worst = xp.where(broken, -1.0, state.curvature)
         state = state._replace(

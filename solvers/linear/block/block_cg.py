@@ -146,16 +146,21 @@ class BlockCG:
         x, Q, C, P = state[:4]
         AP = self.system.A @ P
         self.matvecs += P.shape[1]
-        G = adjoint(P, xp) @ AP
+        eye, moving = xp.eye(P.shape[1], dtype=P.dtype, device=device(P)), self.moving(state.norms)
+        G = xp.where(moving, adjoint(P, xp) @ AP, eye)
         L = positive_factor(G, xp)
         if L is None:
             return state._replace(known=broken(G, xp))
-        update = P @ cho_solve(L, C, xp=xp)
+        update = P @ cho_solve(L, xp.where(moving, C, 0.0), xp=xp)
         x = x + (update[:, 0] if x.ndim == 1 else update)
-        inverse = cho_solve(L, xp.eye(P.shape[1], dtype=P.dtype, device=device(P)), xp=xp)
+        inverse = cho_solve(L, xp.where(moving, eye, 0.0), xp=xp)
         Q, S = xp.linalg.qr(Q - AP @ inverse)
         C = S @ C
         return _State(x, Q, C, Q + P @ adjoint(S, xp), self.norms_of(C), None)
+
+    def moving(self, norms: Array) -> Array:
+        """False below half of the tolerance, where a run waits to be looked at, as in cg: of rounding any matrix is indefinite."""
+        return self.system.worst(norms) > 0.5 * self.system.tolerance
 
     def error(self, state: Any) -> Any:
         return self.system.worst(state.norms) if state.known is None else state.known
@@ -217,11 +222,12 @@ class _PreconditionedBlockCG(BlockCG):
         AP = system.A @ state.P
         self.matvecs += state.P.shape[1]
         PH = adjoint(state.P, xp)
-        G = PH @ AP
+        eye, moving = xp.eye(PH.shape[0], dtype=PH.dtype, device=device(PH)), self.moving(state.norms)
+        G = xp.where(moving, PH @ AP, eye)
         L = positive_factor(G, xp)
         if L is None:
             return state._replace(known=broken(G, xp))
-        step = cho_solve(L, PH @ state.R, xp=xp)
+        step = cho_solve(L, xp.where(moving, PH @ state.R, 0.0), xp=xp)
         R = state.R - AP @ step
         Z = system.precondition(R)
         P = xp.linalg.qr(Z - state.P @ cho_solve(L, adjoint(AP, xp) @ Z, xp=xp))[0]
