@@ -298,6 +298,10 @@ def _assignment(C: Any, mass: float) -> tuple[Any, Any, Any, Any, Any]:
     return rows, columns, np.full(n, mass), f, g
 
 
+# What SciPy's linprog says where it found no feasible point.
+_INFEASIBLE = 2
+
+
 def _program(C: Any, a: Any, b: Any) -> tuple[Any, Any, Any, Any, Any]:
     """The linear program by HiGHS, forbidden pairs left out."""
     import numpy as np
@@ -316,14 +320,20 @@ def _program(C: Any, a: Any, b: Any) -> tuple[Any, Any, Any, Any, Any]:
     low = float(costs.min()) if k else 0.0
     span = float(costs.max()) - low if k else 0.0
     span = span if span > 0 else 1.0
-    answer = linprog(
-        (costs - low) / span,
-        A_eq=matrix,
-        b_eq=np.concatenate([a / mass, b / b.sum()]) * size,
-        bounds=(0, None),
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-    )
+    options = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+    right = np.concatenate([a / mass, b / b.sum()]) * size
+    # The presolve compares sums without a tolerance and may miss a plan by rounding alone; the solver itself does not.
+    for presolve in (True, False):
+        answer = linprog(
+            (costs - low) / span,
+            A_eq=matrix,
+            b_eq=right,
+            bounds=(0, None),
+            method="highs",
+            options=options | {"presolve": presolve},
+        )
+        if answer.status != _INFEASIBLE:
+            break
     if answer.x is None or answer.status != 0:
         raise InputError(f"cost leaves no plan with the marginals a and b, or the program failed: {answer.message}")
     plan, dual, kept = answer.x * (mass / size), span * answer.eqlin.marginals, answer.x > 0
