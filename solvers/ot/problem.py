@@ -125,3 +125,9 @@ def log_weights(w: Array, xp: Namespace) -> Array:
 def finite(x: Array, xp: Namespace) -> Array:
     """``x`` with zeros in the place of infinities."""
     return xp.where(xp.isfinite(x), x, 0.0)
+
+
+def shrinkage(weight: Array, total: Array, xp: Namespace) -> Array:
+    """``min(1, weight / total)``; one where there is nothing to shrink."""
+    over = total > weight
+    return xp.where(over, weight / xp.where(over, total, 1.0), 1.0)
