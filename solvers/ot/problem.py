@@ -63,14 +63,19 @@ class Problem:
         f, g = potentials(x0, self.geometry)
         return self.log_a + finite(f, self.xp) / self.reg, self.log_b + finite(g, self.xp) / self.reg
 
+    def gauged(self, F: Array, G: Array) -> tuple[Array, Array]:
+        """Potentials of the KL gauge from scaled ones, which are infinite where the weight is zero or nobody is reached."""
+        xp = self.xp
+        f = xp.where(xp.isfinite(F), (finite(F, xp) - finite(self.log_a, xp)) * self.reg, -math.inf)
+        g = xp.where(xp.isfinite(G), (finite(G, xp) - finite(self.log_b, xp)) * self.reg, -math.inf)
+        return f, g
+
     def result(self, F: Array, G: Array, **fields: Any) -> TransportResult:
         """The result of scaled potentials; ``fields`` are those of `Outcome`, ``evaluations``, ``method`` ..."""
         from .result import TransportResult
 
         xp = self.xp
-        # Scaled potentials are infinite exactly where the weight is zero (or nobody can be reached).
-        f = xp.where(xp.isfinite(F), (finite(F, xp) - finite(self.log_a, xp)) * self.reg, -math.inf)
-        g = xp.where(xp.isfinite(G), (finite(G, xp) - finite(self.log_b, xp)) * self.reg, -math.inf)
+        f, g = self.gauged(F, G)
         value = host_float(xp.sum(self.a * finite(f, xp)) + xp.sum(self.b * finite(g, xp)))
         result = TransportResult(
             f=f, g=g, value=value, a=self.a, b=self.b, reg=self.reg, geometry=self.geometry, **fields
