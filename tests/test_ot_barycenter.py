@@ -12,6 +12,7 @@ from xpsolve.backends.errors import BackendError, ConvergenceWarning, InputError
 from xpsolve.backends.transfer import to_host
 from xpsolve.solvers.ot import barycenter, grid_costs
 from xpsolve.solvers.ot.free_support import free_support_barycenter
+from xpsolve.solvers.result import Status
 
 LINE = np.linspace(-5, 5, 400)
 C = (LINE[:, None] - LINE) ** 2
@@ -165,6 +166,15 @@ def test_free_support_on_every_library(xp: Any, make: Any) -> None:
     np.testing.assert_allclose(to_host(result.x).mean(axis=0), (y + w @ shifts).mean(axis=0), atol=1e-5)
     one = free_support_barycenter([make(y)], [make(np.full(12, 1 / 12))], x0=make(y[:1]), reg=0.1)
     np.testing.assert_allclose(to_host(one.x)[0], y.mean(axis=0), atol=1e-10)
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_a_kernel_that_underflows_is_said_once(make: Any, debiased: bool) -> None:
+    A, C = make(np.asarray([[1.0, 0.0], [0.0, 1.0]])), make(np.asarray([[0.0, 1.0], [1.0, 0.0]]))
+    with pytest.warns(ConvergenceWarning) as seen:
+        result = barycenter(A, C, reg=1e-3, domain="kernel", debiased=debiased)
+    assert len(seen) == 1
+    assert result.status is Status.NONFINITE
 
 
 def test_failure_is_said_and_bad_input_named(pair: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_one_side_may_serve_all_and_float32_stays() -> None:
     assert result.g.shape == (25, 4)
     wide = sinkhorn_batch(C, A, b, reg=0.05, tol=1e-9)
     np.testing.assert_allclose(result.values, wide.values, atol=1e-4)
+
+
+def test_a_problem_without_a_plan_keeps_its_potentials() -> None:
+    # Two separate pairs, whose weights differ in every problem: scalings grow without end, and must not end as zeros.
+    C, A = np.asarray([[0.9, math.inf], [math.inf, 0.7]]), np.asarray([[0.82243119], [0.17756881]])
+    B = np.asarray([[1.0, 0.1, 0.5], [0.0, 0.9, 0.5]])
+    with pytest.warns(ConvergenceWarning):
+        result = sinkhorn_batch(C, A, B, reg=0.05, maxiter=400)
+    # In the first problem the second pair has no weight to send.
+    assert np.isfinite(result.f[:, 1:]).all()
+    assert np.isfinite(result.g[:, 1:]).all()
+    # One marginal is exact, the other misses what the two differ by.
+    np.testing.assert_allclose(result.residuals[1:], np.sum(np.abs(A - B), axis=0)[1:], atol=1e-9)
 
 
 def test_limits_and_bad_input() -> None:

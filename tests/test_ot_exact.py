@@ -63,6 +63,24 @@ def test_potentials_of_an_assignment_do_not_depend_on_units(scale: float) -> Non
         assert result.dual_value == pytest.approx(result.value, rel=1e-12)
 
 
+def test_rounding_of_the_sums_leaves_a_plan() -> None:
+    # Weights of separate blocks whose sums agree to rounding, some near it. The program is solved to 1e-10 of the mean weight.
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        b = 10.0 ** rng.uniform(-12, 0, 30)
+        b /= b.sum()
+        assert solve_exact(rng.random((1, 30)), None, b).residual < 1e-10
+    for _ in range(60):
+        left, right = rng.integers(0, 3, 20), rng.integers(0, 3, 30)
+        left[:3] = right[:3] = range(3)
+        plan = np.where(left[:, None] == right, 10.0 ** rng.uniform(-12, 0, (20, 30)), 0.0)
+        plan /= plan.sum()
+        C = np.where(left[:, None] == right, rng.random((20, 30)), math.inf)
+        result = solve_exact(C, plan.sum(axis=1), plan.sum(axis=0))
+        assert result.residual < 1e-10
+        assert result.duality_gap < 1e-9
+
+
 def test_the_program_sees_the_least_of_weights() -> None:
     rng = np.random.default_rng(4)
     C, a, b = rng.random((8, 9)), 10.0 ** rng.uniform(-12, 0, 8), 10.0 ** rng.uniform(-12, 0, 9)

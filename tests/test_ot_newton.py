@@ -469,3 +469,19 @@ def test_newton_that_stagnates_ends_on_its_best_state() -> None:
         result = newton(problem.cost, problem.a, problem.b, reg=1e-3, tol=1e-17)
     assert result.status is Status.STAGNATED
     assert result.residual < 1e-13
+
+
+@pytest.mark.parametrize("solver", [newton, sinkhorn])
+def test_the_residual_of_float32_potentials_is_that_of_their_plan(make: Any, solver: Any) -> None:
+    # Potentials 30,000 times the regularisation: their rounding alone moves 1e-4 of the mass.
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x, y = rng.random((40, 2)), rng.random((30, 2))
+        C = ((x[:, None] - y) ** 2).sum(-1).astype("f4")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            result = solver(make(C), reg=float(C.max()) * 3e-5, maxiter=100)
+        plan = to_host(result.dense_plan()).astype(float)
+        truth = np.abs(plan.sum(axis=1) - 1 / 40).sum() + np.abs(plan.sum(axis=0) - 1 / 30).sum()
+        assert result.residual == pytest.approx(truth, rel=1e-3, abs=1e-6)
+        assert result.converged == (result.residual <= 1e-4)

@@ -391,3 +391,17 @@ def test_single_precision_steps_are_judged_by_its_own_rounding(prices: tuple[flo
         assert result.converged
         assert result.n_iter < 30
         assert result.value == pytest.approx(host.value, rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_points_without_weight_stay_empty_under_a_weak_relaxation(make: Any, side: str) -> None:
+    # Potentials are a million times the regularisation: what stands for the logarithm of zero must be far below any of them.
+    rng = np.random.default_rng(1)
+    x, y = rng.random((3, 2)), rng.random((8, 2))
+    a, b = np.full(3, 2 / 3), rng.dirichlet(np.ones(8))
+    (a if side == "a" else b)[0] = 0.0
+    options: dict[str, Any] = {"reg": 1e-3, "reg_a": 3e3, "reg_b": 1e3, "method": "newton"}
+    result = unbalanced(PointCloud(make(x), make(y)), make(a), make(b), **options)
+    stored = unbalanced(((x[:, None] - y) ** 2).sum(-1), a, b, **options)
+    assert result.converged
+    assert result.value == pytest.approx(stored.value, rel=1e-9)

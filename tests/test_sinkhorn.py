@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -211,3 +212,11 @@ def test_targets_of_every_result_are_checked_alike(xp: Any, make: Any) -> None:
             result.transport(target=make(values[:5]))
         with pytest.raises(BackendError, match=r"target is a .*list"):
             result.transport(target=[[1.0, 2.0]] * 6)
+
+
+def test_the_gap_of_a_plan_that_all_but_misses_a_column_warns_of_nothing() -> None:
+    C = np.asarray([[0.0, 1.0], [1.0, 0.0]])
+    result = sinkhorn(C, reg=1.0, tol=1e-12)
+    far = dataclasses.replace(result, g=result.g - np.asarray([0.0, 715.0]))
+    # All the mass of the second column, moved there, costs as much as its potential lacks.
+    assert far.duality_gap == pytest.approx(0.5 * 715.0, rel=0.01)

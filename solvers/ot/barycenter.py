@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ...backends.errors import InputError
 from ...backends.namespace import Array, Namespace, array_namespace, device, finfo_eps
 from ...backends.transfer import host_bool, host_float
-from ...backends.validation import check_array, check_choice, check_scalar, check_weights
+from ...backends.validation import check_array, check_choice, check_scalar, check_weights, unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from .anderson import Anderson
 from .problem import log_weights
@@ -218,6 +218,11 @@ class _Projections:
         return self.look(zero, zero[0, ...])
 
     def look(self, log_u: Array, log_d: Array) -> _State:
+        """The state of these logarithms; where a kernel underflows it is not finite, and the loop sees it."""
+        with unwarned():
+            return self._look(log_u, log_d)
+
+    def _look(self, log_u: Array, log_d: Array) -> _State:
         xp = self.xp
         back = self.kernel.apply(log_u, transposed=True)
         log_v = xp.where(self.log_A > -math.inf, self.log_A - back, -math.inf)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ...backends.errors import ConvergenceWarning, InputError
 from ...backends.namespace import Array, array_namespace, finfo_eps
 from ...backends.transfer import host_float, to_host
-from ...backends.validation import check_array, check_scalar
+from ...backends.validation import check_array, check_scalar, unwarned
 from ..iterate import Callback, LoopOptions, Outcome, iterate, warn_unless_converged
 from ..result import Status
 from .geometry import Dense
@@ -164,6 +164,9 @@ class _Batch:
         exponent = self.F[:, None] + self.G[None, :] - geometry.C / reg
         kept = xp.where(exponent == -math.inf, exponent, xp.maximum(exponent, xp.full_like(exponent, _FLOOR[size])))
         self.kernel = xp.exp(kept)
+        # Where a scaling cannot be zero: the point has weight, and a partner.
+        self.rows = (A > 0) & (self.kernel @ xp.astype(B > 0, A.dtype) > 0)
+        self.columns = (B > 0) & (self.kernel.T @ xp.astype(A > 0, A.dtype) > 0)
         self.v = xp.where(b[:, None] > 0, B / xp.where(b > 0, b, 1.0)[:, None], 0.0)
 
     def divided(self, weights: Array, sums: Array) -> Array:
@@ -175,9 +178,11 @@ class _Batch:
         return self.step(_State(self.v, self.v, self.kernel @ self.v))
 
     def step(self, state: _State) -> _State:
-        u = self.divided(self.A, state.Kv)
-        v = self.divided(self.B, self.kernel.T @ u)
-        return _State(u, v, self.kernel @ v)
+        # What overflows is seen by `far`.
+        with unwarned():
+            u = self.divided(self.A, state.Kv)
+            v = self.divided(self.B, self.kernel.T @ u)
+            return _State(u, v, self.kernel @ v)
 
     def far(self, state: _State) -> Array:
         """Whether a problem has left the range in which the kernel is faithful to it."""
@@ -188,11 +193,13 @@ class _Batch:
             return xp.max(xp.where(xp.isfinite(logs), xp.abs(logs), 0.0), axis=0)
 
         finite = xp.all(xp.isfinite(state.u), axis=0) & xp.all(xp.isfinite(state.v), axis=0)
-        return ~finite | (xp.maximum(spread(state.u), spread(state.v)) > self.stray)
+        empty = xp.any(self.rows & (state.u <= 0), axis=0) | xp.any(self.columns & (state.v <= 0), axis=0)
+        return ~finite | empty | (xp.maximum(spread(state.u), spread(state.v)) > self.stray)
 
     def violations(self, state: _State) -> Array:
         """Of the rows, relative to the mass; those of the columns are rounding."""
-        return self.xp.sum(self.xp.abs(state.u * state.Kv - self.A), axis=0) / self.mass
+        with unwarned():
+            return self.xp.sum(self.xp.abs(state.u * state.Kv - self.A), axis=0) / self.mass
 
     def error(self, state: _State) -> Array:
         # A problem that strayed is solved by itself later, and does not hold up the others.
@@ -200,12 +207,14 @@ class _Batch:
 
     def verify(self, state: _State) -> tuple[_State, float]:
         """Recompute both marginals."""
-        fresh = state._replace(Kv=self.kernel @ state.v)
+        with unwarned():
+            fresh = state._replace(Kv=self.kernel @ state.v)
         total = self.both(fresh)
         return fresh, host_float(self.xp.max(self.xp.where(self.far(fresh), 0.0, total)))
 
     def both(self, state: _State) -> Array:
-        columns = self.xp.sum(self.xp.abs(state.v * (self.kernel.T @ state.u) - self.B), axis=0) / self.mass
+        with unwarned():
+            columns = self.xp.sum(self.xp.abs(state.v * (self.kernel.T @ state.u) - self.B), axis=0) / self.mass
         return self.violations(state) + columns
 
     def result(self, outcome: Outcome[_State], tol: float, limits: LoopOptions) -> BatchResult:

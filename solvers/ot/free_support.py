@@ -152,7 +152,7 @@ class _Moving:
         for k, (y, b, w) in enumerate(zip(self.ys, self.bs, self.w, strict=True)):
             last = self.results[k]
             start = None if last is None else (last.f, last.g)
-            self.results[k] = result = sinkhorn(PointCloud(x, y), self.a, b, x0=start, **self.inner)
+            self.results[k] = result = sinkhorn(PointCloud(x, y), self.a, b, x0=start, omega="auto", **self.inner)
             self.inner_steps += result.n_iter
             target = target + w * result.transport()
         return _Cloud(x, target)

@@ -13,7 +13,7 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace
 from ...backends.scatter import segment_sum
 from ...backends.transfer import host_bool, host_float
-from .exact import ExactResult
+from .exact_result import ExactResult
 from .geometry import PointCloud
 from .plan_tiles import differentiable_cloud, pair_gradients, plan_tiles, tile_dtype
 from .problem import finite

@@ -17,7 +17,7 @@ from ...backends.errors import InputError
 from ...backends.namespace import Array, array_namespace
 from ...backends.validation import check_array
 from .autograd import bare
-from .exact import ExactResult
+from .exact_result import ExactResult
 from .gradients import centred_potentials, check_names
 from .optimality import Optimality, Sensitivity
 from .plan_tiles import Tile

@@ -7,7 +7,7 @@ matrix-vector products instead of two passes of exponentials. When the scalings 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...backends.namespace import Array
 from ...backends.transfer import host_float
@@ -231,14 +231,7 @@ class Scaling:
 
     def potentials(self, state: ScalingState) -> tuple[Array, Array]:
         """Scaled potentials as the caller will see them: rounded to float32 where that is the input's dtype."""
-        F, G = self.logs(state)
-        dtype: Any = self.part.C.dtype
-        if dtype == F.dtype:
-            return F, G
-        wide, shift = F.dtype, math.log(self.mass)
-        return self.xp.astype(self.xp.astype(F + shift, dtype), wide) - shift, self.xp.astype(
-            self.xp.astype(G, dtype), wide
-        )
+        return self.part.returned(*self.logs(state))
 
     def counts(self) -> dict[str, int]:
         """What was done."""

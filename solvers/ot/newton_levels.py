@@ -209,14 +209,14 @@ class Annealed:
 
     def rounded(self, state: LevelState) -> tuple[Array, Array]:
         """The potentials as the caller will see them: a float32 problem gets float32 potentials."""
-        xp, wide, dtype = self.xp, self.part.a.dtype, self.part.C.dtype
-        if wide == dtype:
+        if self.part.a.dtype == self.part.C.dtype:
             return state.F, state.G
         # The column update is taken after F is rounded; only the rounding of G is left.
-        point = self.dual.at(xp.astype(xp.astype(state.F / self.reg, dtype), wide) * self.reg, state.G)
-        G = state.G if point is None else point.G
-        F = state.F if point is None else point.F
-        return F, xp.astype(xp.astype(G / self.reg, dtype), wide) * self.reg
+        reg, returned = self.reg, self.part.returned
+        point = self.dual.at(returned(state.F / reg, state.G / reg)[0] * reg, state.G)
+        F, G = (state.F, state.G) if point is None else (point.F, point.G)
+        F, G = returned(F / reg, G / reg)
+        return F * reg, G * reg
 
     def potentials(self, state: LevelState) -> tuple[Array, Array]:
         return self.part.full(state.F / self.reg, state.G / self.reg)

@@ -12,6 +12,7 @@ from ...backends.namespace import Array, is_gpu, wide_dtype
 from ...backends.pairs import exponential
 from ...backends.pairs.engines.array_tiles import ArrayTiles
 from ...backends.pairs.problem import PairProblem
+from ...backends.transfer import host_float
 from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
 
@@ -67,6 +68,17 @@ def plan_tiles(result: TransportResult) -> Iterator[tuple[Tile, Array]]:
     F, G = (xp.astype(potential, dtype, copy=False) for potential in result.scaled())
     for tile in tiles(result.geometry, result.reg):
         yield tile, xp.exp(F[tile.start : tile.stop][:, None] + G[None, :] + tile.logs)
+
+
+def violation(result: TransportResult) -> float:
+    """``|P 1 - a|_1 + |P^T 1 - b|_1``, of the potentials as they are, in the dtype of the tiles: one pass."""
+    xp, dtype = result.geometry.xp, tile_dtype(result.geometry)
+    missed, columns = 0.0, -xp.astype(result.b, dtype, copy=False)
+    for tile, plan in plan_tiles(result):
+        a = xp.astype(result.a[tile.start : tile.stop], dtype, copy=False)
+        missed = missed + xp.sum(xp.abs(xp.sum(plan, axis=1) - a))
+        columns = columns + xp.sum(plan, axis=0)
+    return host_float(missed + xp.sum(xp.abs(columns)))
 
 
 def widened(result: TransportResult) -> TransportResult:

@@ -13,7 +13,7 @@ from ...backends.validation import check_array, check_scalar
 from .geometry import Dense, Geometry, PointCloud
 from .grid import Grid
 from .plan_tiles import plan_tiles
-from .problem import finite, log_weights
+from .problem import finite, log_weights, shrinkage
 from .words import TransportOutcome
 
 
@@ -176,9 +176,9 @@ class TransportResult(TransportOutcome):
         Rigollet 2017) from the plan, and is summed as that, so that no difference of large numbers hides it.
         """
         xp, (rows, _) = self.geometry.xp, self.marginals()
-        shrink = xp.minimum(1.0, self.a / xp.where(rows > 0, rows, 1.0))
+        shrink = shrinkage(self.a, rows, xp)
         columns = self.plan.T @ shrink
-        squeeze = xp.minimum(1.0, self.b / xp.where(columns > 0, columns, 1.0))
+        squeeze = shrinkage(self.b, columns, xp)
         lack_a = xp.maximum(self.a - shrink * (self.plan @ squeeze), 0.0)
         lack_b = xp.maximum(self.b - squeeze * columns, 0.0)
         # What is lacking by rounding alone must not be sent over a forbidden pair, which would cost infinitely much.

@@ -14,7 +14,7 @@ from ...backends.namespace import Array, Namespace, array_namespace
 from ...backends.transfer import host_float
 from ...backends.validation import check_array, check_weights
 from .plan_tiles import tiles, widened
-from .problem import check_equal_sums, finite, log_weights
+from .problem import check_equal_sums, finite, log_weights, shrinkage
 from .result import TransportResult
 
 
@@ -58,8 +58,8 @@ def round_to_polytope(P: Array, a: Array, b: Array) -> Array:
     check_weights(a, "a", xp, n=P.shape[0], dtype=P.dtype)
     check_weights(b, "b", xp, n=P.shape[1], dtype=P.dtype)
     check_equal_sums(host_float(xp.sum(a)), host_float(xp.sum(b)), a, xp)
-    P = P * _shrink(a, xp.sum(P, axis=1), xp)[:, None]
-    P = P * _shrink(b, xp.sum(P, axis=0), xp)[None, :]
+    P = P * shrinkage(a, xp.sum(P, axis=1), xp)[:, None]
+    P = P * shrinkage(b, xp.sum(P, axis=0), xp)[None, :]
     # Rounding may leave -1e-20 where nothing is missing.
     missing_a, missing_b = xp.maximum(a - xp.sum(P, axis=1), 0.0), xp.maximum(b - xp.sum(P, axis=0), 0.0)
     total = xp.sum(missing_a)
@@ -112,10 +112,10 @@ def bounds(result: TransportResult) -> tuple[float, float]:
 def _upper(geometry: Any, a: Array, b: Array, F: Array, G: Array, reg: float, xp: Namespace) -> float:
     """Cost of the rounded plan, by its row sums, column sums, row sums again, and one pass over the costs."""
     kernel = geometry.kernel(reg)
-    x = _shrink(a, xp.exp(F + kernel.rows(G, None)), xp)
+    x = shrinkage(a, xp.exp(F + kernel.rows(G, None)), xp)
     F = F + log_weights(x, xp)
     columns = xp.exp(G + kernel.columns(F, None))
-    y = _shrink(b, columns, xp)
+    y = shrinkage(b, columns, xp)
     G = G + log_weights(y, xp)
     missing_a = xp.maximum(a - xp.exp(F + kernel.rows(G, None)), 0.0)
     missing_b = xp.maximum(b - columns * y, 0.0)
@@ -142,9 +142,3 @@ def _lower(geometry: Any, a: Array, b: Array, g: Array, xp: Namespace) -> float:
     f = xp.concat(parts, axis=0)
     value = xp.sum(xp.where(a > 0, a * xp.where(a > 0, f, 0.0), 0.0))
     return host_float(value + xp.sum(xp.where(b > 0, b * xp.where(b > 0, best, 0.0), 0.0)))
-
-
-def _shrink(weight: Array, total: Array, xp: Namespace) -> Array:
-    """``min(1, weight / total)``; one where there is nothing to shrink."""
-    over = total > weight
-    return xp.where(over, weight / xp.where(over, total, 1.0), 1.0)

@@ -149,7 +149,8 @@ def _stored(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         first = kernel_sinkhorn(geometry, a, b, reg=reg, **(options | {"maxiter": few, "callback": glance}))
-    if not glance.hopeless and (first.status is not Status.MAX_ITER or few == maxiter):
+    unfinished = first.status in {Status.MAX_ITER, Status.STAGNATED}
+    if not glance.hopeless and (not unfinished or few == maxiter):
         why = f"the largest cost is {ratio:.0f} times the regularisation, not above {_WEAK:.0f}"
         warn_unless_converged(first, "solve")
         return dataclasses.replace(first, why=why)

@@ -52,6 +52,16 @@ class Support:
         F = xp.astype(F + math.log(self.problem.mass), dtype)
         return _spread(F, self.rows, xp), _spread(xp.astype(G, dtype), self.columns, xp)
 
+    def returned(self, F: Array, G: Array) -> tuple[Array, Array]:
+        """Scaled potentials as the result will hold them: a float32 problem's come back rounded, and in its gauge."""
+        xp, wide, problem = self.xp, self.a.dtype, self.problem
+        if wide == self.C.dtype:
+            return F, G
+        f, g = problem.gauged(*self.full(F, G))
+        F, G = problem.scaled((f, g))
+        F, G = _only(F, self.rows, xp), _only(G, self.columns, xp)
+        return xp.astype(F, wide) - math.log(problem.mass), xp.astype(G, wide)
+
     def start(self, x0: Any) -> tuple[Array, Array]:
         """Scaled potentials of the support from a user's of the KL gauge."""
         xp, wide = self.xp, self.a.dtype

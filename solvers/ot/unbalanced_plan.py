@@ -21,7 +21,7 @@ from .sparse_plan import SparsePlan
 _CAP, _ALWAYS_KEPT = 300, 100_000
 # Share of a row's target below which an entry is left out, times the columns: at least, at most, its growth until then.
 _TAU_LEAST, _TAU_MOST, _TAU_GROWTH = 1e-6, 1e-2, 10.0
-# In the place of minus infinity, where a pass wants finite numbers.
+# What a pair without weight falls short by, where a pass wants finite numbers in the place of minus infinity.
 _NOTHING = 1e4
 
 Action: TypeAlias = Callable[[Array], Array]
@@ -87,7 +87,8 @@ class Streamed:
         tau = min(max(share, self.tau_least), _TAU_MOST)
         none = target <= 0
         weight = xp.where(none, _NOTHING, xp.log(xp.where(none, 1.0, target)))
-        F, G = (xp.where(xp.isfinite(x), x, -_NOTHING) for x in (F, G))
+        # As far below whatever the largest partner brings.
+        F, G = (xp.where(xp.isfinite(x), x, -_NOTHING - xp.max(y)) for x, y in ((F, G), (G, F)))
         sums, entries = large_entries(self.pairs, F, G, weight, tau / min(c.shape[0], 100), self.limit)
         if entries is not None:
             self.plan = SparsePlan(entries, self.geometry.shape, xp)

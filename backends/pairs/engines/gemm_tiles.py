@@ -7,6 +7,7 @@ With the points augmented, ``X' = [2 g x, -g |x|^2, 1]`` and ``Y' = [y, 1, b - g
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class GemmTiles(ArrayTiles):
                     kernel_sum(T, E, weights, total, i, j)
                 out[i : i + h] = total
 
-        over_rows(work, left.shape[0], step=bm, threads=self.threads)
+        over_rows(_quiet(work), left.shape[0], step=bm, threads=self.threads)
 
     def sum(self, v: Array) -> Array:
         if not self._by_gemm:
@@ -181,8 +182,7 @@ class GemmTiles(ArrayTiles):
         left, right = self._augmented(b, shift)
         sums = self.lib.empty((left.shape[0], 1), dtype=self.lib.float64)
         ones = self.lib.ones((right.shape[1], 1), dtype=self.problem.x.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._row_sums(left, right, ones, sums)
+        self._row_sums(left, right, ones, sums)
         # A guess far from the answer under- or overflows its row: those rows are done again with their own maximum.
         good = (sums[:, 0] > 1e-20) & (sums[:, 0] < 1e20)
         out = self.lib.array(shift + self.lib.log(self.lib.where(good, sums[:, 0], 1.0)), dtype=b.dtype)
@@ -239,7 +239,7 @@ class GemmTiles(ArrayTiles):
                 logs[i : i + h] = self.lib.where(positive, top + self.lib.log(safe_mass), -math.inf)
                 values[i : i + h] = acc[:, 1:] / safe_mass[:, None]
 
-        over_rows(work, n, step=bm, threads=self.threads)
+        over_rows(_quiet(work), n, step=bm, threads=self.threads)
         return values, logs
 
 
@@ -250,3 +250,13 @@ def _own(T: Array, i: int, j: int) -> Array:
     count = max(0, min(h - row, w - column))
     start = row * w + column
     return T.reshape(-1)[start : start + count * (w + 1) : w + 1]
+
+
+def _quiet(work: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """The same on whatever thread, where an infinite potential meets the padding of BLAS, or an exponential overflows."""
+
+    def run(start: int, stop: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            work(start, stop)
+
+    return run
