@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import array_api_compat
 import numpy as np
 import pytest
+
+STANDIN = Path(__file__).parent / "standin"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--standin", action="store_true", help="with -m gpu: tests/standin in the place of CuPy and a GPU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The stand-in is found before CuPy, or not at all."""
+    if config.getoption("--standin"):
+        if "cupy" in sys.modules:
+            raise pytest.UsageError("--standin: the real CuPy is imported already")
+        sys.path.insert(0, str(STANDIN))
 
 
 def _cupy_here() -> bool:

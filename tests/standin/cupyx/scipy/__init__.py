@@ -1,0 +1,1 @@
+"""``cupyx.scipy`` of CuPy 13, as far as the package uses it."""
