@@ -86,8 +86,10 @@ def cg(
     """
     system = prepare(A, b, x0=x0, rtol=rtol, atol=atol, M=M, hermitian=True)
     single = b.ndim == 1 and not system.xp.isdtype(b.dtype, "complex floating")
-    kind = (_SingleNumPy if is_numpy(system.xp) else _Single) if single else _Columns
-    method = kind(system)
+    if is_numpy(system.xp) and (single or b.ndim == 2):
+        method: _Method = _SingleNumPy(system) if single else _ColumnsNumPy(system)
+    else:
+        method = _Single(system) if single else _Columns(system)
     result = run(
         method, system, maxiter=maxiter, callback=callback, check_every=check_every, progress=progress,
         time_limit=time_limit,
@@ -197,50 +199,62 @@ def _own(state: _State) -> _State:
 class _Columns(_Method):
     """Many or complex right-hand sides: each column has its own scalars and freezes when it has converged."""
 
+    def step(self, state: _State) -> _State:
+        x, r, p, rz, rr, worst = state
+        system, xp = self.system, self.xp
+        active = system.active(rr**0.5)
+        q = self.A @ p
+        self.matvecs += system.columns
+        curvature = system.real_dot(p, q)
+        good = active & (curvature > 0)
+        alpha = xp.where(good, rz / xp.where(good, curvature, 1.0), 0.0)
+        x, r = x + alpha * p, r - alpha * q
+        rr = system.real_dot(r, r)
+        z = r if self.M is None else self.M @ r
+        rz_new = rr if self.M is None else system.real_dot(r, z)
+        going = good & (rz > 0)
+        # The direction of a frozen column is never followed.
+        p = z + xp.where(going, rz_new / xp.where(going, rz, 1.0), 0.0) * p
+        # A column that met no positive curvature must not be forgotten between looks.
+        bad = active & ((curvature <= 0) | (rz <= 0) | (rz_new < 0))
+        return _State(x, r, p, rz_new, rr, xp.where(bad, -1.0, worst))
+
+    def error(self, state: _State) -> Array | float:
+        return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))
+
+
+class _ColumnsNumPy(_Columns):
+    """The same in place and with long rows (`Rows`); masks only once a column has converged or met a curvature that is not
+    positive, for of small arrays they cost as much as the arithmetic of a small system."""
+
     def __init__(self, system: System) -> None:
         super().__init__(system)
-        rows = system.b.ndim == 2 and is_numpy(system.xp)
-        self.rows = Rows(system.b, system.xp) if rows else None
+        self.rows = Rows(system.b, system.xp)
 
     def start(self, x: Array, r: Array) -> _State:
-        # With NumPy the residual and the direction are the method's own and change in place; only ``x`` of an old state stays.
-        state = super().start(x, r)
-        return state if self.rows is None else _own(state)
-
-    def dot(self, u: Array, v: Array) -> Array:
-        """The real parts of the inner products of the columns."""
-        return self.system.real_dot(u, v) if self.rows is None else self.rows.dot(u, v)
-
-    def ratio(self, u: Array, v: Array, where: Array) -> Array:
-        """``u / v``, and zero elsewhere."""
-        if self.rows is not None:
-            return self.rows.ratio(u, v, where)
-        return self.xp.where(where, u / self.xp.where(where, v, 1.0), 0.0)
+        return _own(super().start(x, r))
 
     def step(self, state: _State) -> _State:
         x, r, p, rz, rr, worst = state
-        active = self.system.active(rr**0.5)
+        rows, M = self.rows, self.M
         q = self.A @ p
         self.matvecs += self.system.columns
-        curvature = self.dot(p, q)
-        good = active & (curvature > 0)
-        alpha = self.ratio(rz, curvature, good)
-        if self.rows is None:
-            x, r = x + alpha * p, r - alpha * q
-        else:
-            factors = self.rows.factors(alpha)
-            x, r = self.rows.along(x, factors, p), self.rows.less(r, factors, q)
-        rr = self.dot(r, r)
-        z = r if self.M is None else self.M @ r
-        rz_new = rr if self.M is None else self.dot(r, z)
-        beta = self.ratio(rz_new, rz, good & (rz > 0))
-        # The direction of a frozen column is never followed.
-        p = z + beta * p if self.rows is None else self.rows.turn(p, self.rows.factors(beta), z)
-        # A column that met no positive curvature must not be forgotten between looks.
-        bad = active & ((curvature <= 0) | (rz <= 0) | (rz_new < 0))
-        return _State(x, r, p, rz_new, rr, self.xp.where(bad, -1.0, worst))
+        curvature = rows.dot(p, q)
+        active = self.system.active(rr**0.5)
+        plain = active.all() and curvature.min() > 0 and (M is None or rz.min() > 0)
+        good = active if plain else active & (curvature > 0)
+        alpha = rz / curvature if plain else rows.ratio(rz, curvature, good)
+        factors = rows.factors(alpha)
+        x, r = rows.along(x, factors, p), rows.less(r, factors, q)
+        rr = rows.dot(r, r)
+        z = r if M is None else M @ r
+        rz_new = rr if M is None else rows.dot(r, z)
+        beta = rz_new / rz if plain else rows.ratio(rz_new, rz, good & (rz > 0))
+        p = rows.turn(p, rows.factors(beta), z)
+        if not plain or M is not None:
+            bad = active & ((curvature <= 0) | (rz <= 0) | (rz_new < 0))
+            worst = self.xp.where(bad, -1.0, worst)
+        return _State(x, r, p, rz_new, rr, worst)
 
-    def error(self, state: _State) -> Array | float:
-        if self.rows is not None:
-            return self.rows.signed_worst(state.rr**0.5 * self.system.weights, state.curvature)
-        return self.xp.copysign(self.system.worst(state.rr**0.5), self.xp.min(state.curvature))
+    def error(self, state: _State) -> float:
+        return self.rows.signed_worst(state.rr**0.5 * self.system.weights, state.curvature)
