@@ -18,11 +18,12 @@ def costs(n: int) -> np.ndarray:
     return np.random.default_rng(0).random((n, n))
 
 
-# Regularisations at which plain iterations are quick, end near, and end far from the marginals.
+# Regularisations at which iterations are quick, promise to end, end near, and end far from the marginals.
 @pytest.mark.parametrize(
     ("n", "reg", "method", "why"),
     [
         (100, 0.03, "kernel_sinkhorn", "not above 2000"),
+        (60, 0.01, "kernel_sinkhorn", "not above 2000"),
         (100, 0.003, "newton", f"60 {TRIED}"),
         (20, 0.001, "newton", f"20 {TRIED}"),
         (20, 0.0001, "newton", "times the regularisation"),
@@ -35,6 +36,11 @@ def test_choice(xp: Any, make: Any, n: int, reg: float, method: str, why: str) -
     assert result.why.endswith(why)
     expected = newton(costs(n), reg=reg, tol=1e-12)
     np.testing.assert_allclose(to_host(result.plan @ xp.eye(n, dtype=xp.float64)), expected.dense_plan(), atol=1e-8)
+
+
+def test_patience_is_doubled_where_the_rate_promises_an_end() -> None:
+    result = solve(costs(60), reg=0.01, tol=1e-9)
+    assert 60 < result.n_iter < 120
 
 
 def test_nothing_spent_is_hidden_and_nothing_gained_is_lost() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import warnings
 from collections import Counter
@@ -21,7 +22,7 @@ from .grid import Grid
 from .kernel_sinkhorn import kernel_sinkhorn
 from .newton import newton
 from .plan_tiles import cost_matrix
-from .problem import prepare
+from .problem import Problem, prepare
 from .result import TransportResult
 from .sinkhorn import sinkhorn
 from .sns import sns
@@ -35,10 +36,12 @@ _METHODS: dict[str, Callable[..., TransportResult]] = {
 }
 # Largest cost over regularisation beyond which plain iterations are hopeless from the outset.
 _WEAK = 2000.0
-# Iterations that kernel Sinkhorn is given before Newton's method takes over. Newton's costs as much as 40 to 160 of them, and
-# half of that from where they end, so neither guess costs much more than the better method.
+# Iterations that kernel Sinkhorn is given before Newton's method takes over, and twice as many where their rate says that they
+# will do. Newton's costs as much as 40 to 160 of them, and half of that from where they end: no guess costs much more than the
+# better method.
 _PATIENCE = 60
-# After so many the marginals violated by more than this part of the mass say that they will not be enough.
+# After so many the marginals violated by more than this part of the mass say that they will not be enough. Also the
+# iterations over which a rate is taken.
 _GLANCE, _FAR = 20, 0.15
 # Newton's method begins where kernel Sinkhorn ended if the marginals are violated by less: from afar its annealing is shorter.
 _NEAR = 0.03
@@ -126,26 +129,27 @@ def _chosen(
         result = sinkhorn(geometry, a, b, reg=reg, **({"omega": "auto"} | options))
         return dataclasses.replace(result, why="the cost is separable on a grid")
     if isinstance(geometry, Dense):
-        return _stored(geometry, a, b, reg, problem.mass, options)
+        return _stored(geometry, a, b, problem, options)
     size = 4 if geometry.like.dtype == problem.xp.float32 else 8
     if 2 * n * m * size > memory:
         return _unstored(geometry, a, b, reg, options)
-    result = _stored(Dense(cost_matrix(geometry)), a, b, reg, problem.mass, options)
+    result = _stored(Dense(cost_matrix(geometry)), a, b, problem, options)
     return dataclasses.replace(result, geometry=geometry)
 
 
 def _stored(
-    geometry: Dense, a: Array | None, b: Array | None, reg: float, mass: float, options: dict[str, Any]
+    geometry: Dense, a: Array | None, b: Array | None, problem: Problem, options: dict[str, Any]
 ) -> TransportResult:
     """Kernel Sinkhorn while it is quick, Newton's method where it is not."""
+    reg = problem.reg
     ratio = geometry.largest() / reg
     if ratio > _WEAK:
         result = newton(geometry, a, b, reg=reg, **options)
         return dataclasses.replace(result, why=f"the largest cost is {ratio:.0f} times the regularisation")
     began, maxiter = time.perf_counter(), options.get("maxiter")
-    few = _PATIENCE if maxiter is None else min(_PATIENCE, check_count(maxiter, "maxiter", minimum=0))
+    few = 2 * _PATIENCE if maxiter is None else min(2 * _PATIENCE, check_count(maxiter, "maxiter", minimum=0))
     check_callable(options.get("callback"), "callback")
-    glance = _Glance(options.get("callback"), _FAR * mass)
+    glance = _Glance(options.get("callback"), problem)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         first = kernel_sinkhorn(geometry, a, b, reg=reg, **(options | {"maxiter": few, "callback": glance}))
@@ -154,7 +158,7 @@ def _stored(
         why = f"the largest cost is {ratio:.0f} times the regularisation, not above {_WEAK:.0f}"
         warn_unless_converged(first, "solve")
         return dataclasses.replace(first, why=why)
-    if first.residual <= _NEAR * mass:
+    if first.residual <= _NEAR * problem.mass:
         options = options | {"x0": first}
     if (limit := options.get("time_limit")) is not None:
         # What is left, if only for a first look.
@@ -166,19 +170,33 @@ def _stored(
 
 
 class _Glance:
-    """The user's callback, and one look whether kernel Sinkhorn is worth its patience."""
+    """The user's callback, and two looks whether kernel Sinkhorn is worth its patience."""
 
-    def __init__(self, callback: Callback | None, far: float) -> None:
-        self.callback, self.far = callback, far
-        self.seen = self.hopeless = False
+    def __init__(self, callback: Callback | None, problem: Problem) -> None:
+        self.callback, self.far, self.tolerance = callback, _FAR * problem.mass, problem.tolerance
+        self.looks: list[tuple[int, float]] = []
+        self.hopeless = False
 
     def __call__(self, iterate: Iterate) -> None:
         if self.callback is not None:
             self.callback(iterate)
-        if iterate.n_iter >= _GLANCE and not self.seen:
-            self.seen, self.hopeless = True, iterate.residual > self.far
-            if self.hopeless:
-                raise StopIteration
+        n, error = iterate.n_iter, iterate.residual
+        last = self.looks[-1][0] if self.looks else 0
+        if last < _GLANCE <= n:
+            self.hopeless = error > self.far
+        if last < _PATIENCE <= n:
+            self.hopeless = self.hopeless or self.projected(n, error) > 2 * _PATIENCE
+        self.looks.append((n, error))
+        if self.hopeless:
+            raise StopIteration
+
+    def projected(self, n: int, error: float) -> float:
+        """The iterations that the rate of the last ones promises in all."""
+        earlier = [look for look in self.looks if look[0] <= n - _GLANCE]
+        if not earlier or not 0.0 < error < earlier[-1][1]:
+            return math.inf
+        rate = math.log(error / earlier[-1][1]) / (n - earlier[-1][0])
+        return n + math.log(self.tolerance / error) / rate
 
 
 def _unstored(
