@@ -5,17 +5,14 @@ from .kde import gaussian_mixture
 from .krylov_cases import KrylovCase, krylov_cases
 from .linear import poisson2d, spd_with_condition
 from .ot import circulant, uniform_clouds
-from .sequences import (
-    LinearSequence,
-    convection_diffusion_sequence,
+from .random_fields import (
     darcy_sequence,
     gaussian_random_field,
     helmholtz_sequence,
-    poisson_sequence,
     published_darcy_sequence,
-    thermal_sequence,
     two_parameter_darcy_sequence,
 )
+from .sequences import LinearSequence, convection_diffusion_sequence, poisson_sequence, thermal_sequence
 from .transport import TransportProblem, cloud, digits_pair, lap, random_marginals, robustness_set
 from .transport_exact import gaussian_histograms, gaussian_transport_value, two_by_two
 
