@@ -116,9 +116,6 @@ class _Method:
     def __init__(self, system: System) -> None:
         self.system, self.A, self.M, self.xp = system, system.A, system.M, system.xp
         self.matvecs = 0
-        # Below half of the tolerance a run waits to be looked at: on what rounding leaves of a residual the curvature of a
-        # semidefinite matrix has any sign.
-        self.rest = 0.5 * system.tolerance
 
     def start(self, x: Array, r: Array) -> _State:
         """The state whose direction is the (preconditioned) residual."""
@@ -141,7 +138,7 @@ class _Single(_Method):
         x, r, p, rz, rr, _ = state
         q = self.A @ p
         self.matvecs += 1
-        curvature, active = p @ q, rr**0.5 > self.rest
+        curvature, active = p @ q, self.system.moving(rr**0.5)
         # Zero curvature must not divide, and counts as negative.
         curvature = self.xp.where(active, self.xp.where(curvature == 0, -1.0, curvature), 1.0)
         alpha = self.xp.where(active, rz / curvature, 0.0)
@@ -174,7 +171,7 @@ class _SingleNumPy(_Single):
 
     def step(self, state: _State) -> _State:
         x, r, p, rz, rr, _ = state
-        if math.sqrt(rr) <= self.rest:
+        if not self.system.moving(math.sqrt(rr)):
             return state
         q = self.A @ p
         self.matvecs += 1

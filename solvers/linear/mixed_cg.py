@@ -192,9 +192,8 @@ class _MixedCG:
         # The carried norm, without another pass where <r, r> is known.
         length = xp.sqrt(state.rz) if self.M is None else system.norm(state.r)
         size = state.scale * xp.astype(length, state.scale.dtype)
-        # A column waits to be looked at below half of the tolerance, as in cg, and where rounding is all that is left of the
-        # residual in single precision.
-        good_rz = (state.rz > 0) & system.active(2.0 * size) & (length > self.noise)
+        # A column also waits where rounding is all that is left of the residual in single precision.
+        good_rz = (state.rz > 0) & system.moving(size) & (length > self.noise)
         q = self.A @ state.p
         self.low_matvecs += system.columns
         curvature = system.real_dot(state.p, q)

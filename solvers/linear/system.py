@@ -110,6 +110,11 @@ class System:
         """Which columns have not yet converged."""
         return norms * self.weights > self.tolerance
 
+    def moving(self, norms: Array) -> Array:
+        """Which columns are above half of the tolerance. Below it a run waits to be looked at: on what rounding leaves of a
+        residual the curvature of a semidefinite matrix has any sign."""
+        return norms * self.weights > 0.5 * self.tolerance
+
     def preconditioner_indefinite(self) -> bool:
         """Whether the diagonal of ``M``, or ``<r, M r>`` of a starting residual, proves that ``M`` is not positive definite."""
         if not self.hermitian or self.M is None:

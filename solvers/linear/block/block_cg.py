@@ -146,7 +146,7 @@ class BlockCG:
         x, Q, C, P = state[:4]
         AP = self.system.A @ P
         self.matvecs += P.shape[1]
-        eye, moving = xp.eye(P.shape[1], dtype=P.dtype, device=device(P)), self.moving(state.norms)
+        eye, moving = xp.eye(P.shape[1], dtype=P.dtype, device=device(P)), xp.any(self.system.moving(state.norms))
         G = xp.where(moving, adjoint(P, xp) @ AP, eye)
         L = positive_factor(G, xp)
         if L is None:
@@ -157,10 +157,6 @@ class BlockCG:
         Q, S = xp.linalg.qr(Q - AP @ inverse)
         C = S @ C
         return _State(x, Q, C, Q + P @ adjoint(S, xp), self.norms_of(C), None)
-
-    def moving(self, norms: Array) -> Array:
-        """False below half of the tolerance, where a run waits to be looked at, as in cg: of rounding any matrix is indefinite."""
-        return self.system.worst(norms) > 0.5 * self.system.tolerance
 
     def error(self, state: Any) -> Any:
         return self.system.worst(state.norms) if state.known is None else state.known
@@ -222,7 +218,7 @@ class _PreconditionedBlockCG(BlockCG):
         AP = system.A @ state.P
         self.matvecs += state.P.shape[1]
         PH = adjoint(state.P, xp)
-        eye, moving = xp.eye(PH.shape[0], dtype=PH.dtype, device=device(PH)), self.moving(state.norms)
+        eye, moving = xp.eye(PH.shape[0], dtype=PH.dtype, device=device(PH)), xp.any(system.moving(state.norms))
         G = xp.where(moving, PH @ AP, eye)
         L = positive_factor(G, xp)
         if L is None:

@@ -170,8 +170,7 @@ class _DeflatedCG:
             size = xp.abs(safe) ** 0.5
             self.directions.append(p / size)
             self.images.append(q / size)
-        # As in cg: below half of the tolerance a run waits to be looked at.
-        active = rr**0.5 > 0.5 * system.tolerance
+        active = system.moving(rr**0.5)
         safe = xp.where(active, safe, 1.0)
         alpha = xp.where(active, rz / safe, 0.0)
         x = x + alpha * p
